@@ -1,0 +1,236 @@
+"""The configuration of a UNet2D: diffusers' fields, checked."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+ACTIVATIONS = ("swish", "silu", "mish", "gelu", "relu")
+DOWN_BLOCKS = (
+    "DownBlock2D",
+    "AttnDownBlock2D",
+    "ResnetDownsampleBlock2D",
+    "SkipDownBlock2D",
+    "AttnSkipDownBlock2D",
+)
+UP_BLOCKS = (
+    "UpBlock2D",
+    "AttnUpBlock2D",
+    "ResnetUpsampleBlock2D",
+    "SkipUpBlock2D",
+    "AttnSkipUpBlock2D",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class UNet2DConfig:
+    """The fields of diffusers' `UNet2DModel`, with its names and its defaults.
+
+    `attention_head_dim=None` means one head of all channels, `norm_num_groups=None` is possible
+    only where every block computes its own groups (the Skip blocks).
+
+    Raises:
+        ValueError: names the field at fault, what was expected, and what came.
+
+    Example:
+        >>> UNet2DConfig(block_out_channels=(32, 64), down_block_types=("DownBlock2D",) * 2,
+        ...              up_block_types=("UpBlock2D",) * 2).time_embed_dim
+        128
+        >>> UNet2DConfig(act_fn="tanh")
+        Traceback (most recent call last):
+        ValueError: act_fn: expected one of swish, silu, mish, gelu, relu, got 'tanh'
+    """
+
+    sample_size: int | tuple[int, int] | None = None
+    in_channels: int = 3
+    out_channels: int = 3
+    center_input_sample: bool = False
+    time_embedding_type: str = "positional"
+    time_embedding_dim: int | None = None
+    freq_shift: int = 0
+    flip_sin_to_cos: bool = True
+    down_block_types: tuple[str, ...] = (
+        "DownBlock2D",
+        "AttnDownBlock2D",
+        "AttnDownBlock2D",
+        "AttnDownBlock2D",
+    )
+    mid_block_type: str | None = "UNetMidBlock2D"
+    up_block_types: tuple[str, ...] = (
+        "AttnUpBlock2D",
+        "AttnUpBlock2D",
+        "AttnUpBlock2D",
+        "UpBlock2D",
+    )
+    block_out_channels: tuple[int, ...] = (224, 448, 672, 896)
+    layers_per_block: int = 2
+    mid_block_scale_factor: float = 1
+    downsample_padding: int = 1
+    downsample_type: str = "conv"
+    upsample_type: str = "conv"
+    dropout: float = 0.0
+    act_fn: str = "silu"
+    attention_head_dim: int | None = 8
+    norm_num_groups: int | None = 32
+    attn_norm_num_groups: int | None = None
+    norm_eps: float = 1e-5
+    resnet_time_scale_shift: str = "default"
+    add_attention: bool = True
+    class_embed_type: str | None = None
+    num_class_embeds: int | None = None
+    num_train_timesteps: int | None = None
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "UNet2DConfig":
+        """Read a `config.json`: fields starting with `_` are diffusers' own and are ignored.
+
+        Raises:
+            ValueError: for a class that is not UNet2DModel and for a field unknown to it.
+        """
+        name = config.get("_class_name", "UNet2DModel")
+        if name != "UNet2DModel":
+            raise ValueError(f"_class_name: expected 'UNet2DModel', got {name!r}")
+        known = {f.name for f in dataclasses.fields(cls)}
+        fields = {k: v for k, v in config.items() if not k.startswith("_")}
+        if unknown := sorted(set(fields) - known):
+            raise ValueError(f"{', '.join(unknown)}: not a field of UNet2DModel's config")
+        return cls(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dictionary that `config.json` holds."""
+        return {"_class_name": "UNet2DModel"} | dataclasses.asdict(self)
+
+    @property
+    def time_embed_dim(self) -> int:
+        """Width of the time embedding."""
+        return self.time_embedding_dim or self.block_out_channels[0] * 4
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """`sample_size` as (height, width)."""
+        s = self.sample_size
+        return (s, s) if isinstance(s, int) else s
+
+    @property
+    def downsampling(self) -> int:
+        """Height and width must be multiples of this."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+    def head_dim(self, channels: int) -> int:
+        """Channels of one attention head in a block of `channels`."""
+        return channels if self.attention_head_dim is None else self.attention_head_dim
+
+    def __post_init__(self):
+        for name in ("down_block_types", "up_block_types", "block_out_channels", "sample_size"):
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
+        strip = tuple  # "UNetRes" is the prefix of diffusers' first releases
+        for name in ("down_block_types", "up_block_types"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(b, str) for b in value):
+                raise ValueError(f"{name}: expected a list of block names, got {value!r}")
+            object.__setattr__(self, name, strip(b.removeprefix("UNetRes") for b in value))
+        _check_types(self)
+        _check_choices(self)
+        _check_blocks(self)
+        _check_channels(self)
+
+
+def _fail(field: str, expected: str, value: Any):
+    raise ValueError(f"{field}: expected {expected}, got {value!r}")
+
+
+def _check_types(c: UNet2DConfig):
+    def is_int(v):
+        return isinstance(v, int) and not isinstance(v, bool)
+
+    for name in ("in_channels", "out_channels", "layers_per_block"):
+        if not (is_int(v := getattr(c, name)) and v >= 1):
+            _fail(name, "a positive integer", v)
+    for name in (
+        "time_embedding_dim",
+        "attention_head_dim",
+        "norm_num_groups",
+        "attn_norm_num_groups",
+        "num_class_embeds",
+        "num_train_timesteps",
+    ):
+        if (v := getattr(c, name)) is not None and not (is_int(v) and v >= 1):
+            _fail(name, "a positive integer or null", v)
+    for name in ("center_input_sample", "flip_sin_to_cos", "add_attention"):
+        if not isinstance(v := getattr(c, name), bool):
+            _fail(name, "true or false", v)
+    size = c.sample_size
+    if size is not None:
+        pair = size if isinstance(size, tuple) else (size, size)
+        if len(pair) != 2 or not all(is_int(s) and s >= 1 for s in pair):
+            _fail("sample_size", "a positive integer, a pair of them, or null", size)
+    if not all(is_int(ch) and ch >= 1 for ch in c.block_out_channels):
+        _fail("block_out_channels", "a list of positive integers", c.block_out_channels)
+    for name, low in (("norm_eps", 0), ("mid_block_scale_factor", 0)):
+        v = getattr(c, name)
+        if not isinstance(v, int | float) or isinstance(v, bool) or not v > low:
+            _fail(name, "a positive number", v)
+    if not isinstance(c.dropout, int | float) or not 0 <= c.dropout < 1:
+        _fail("dropout", "a number in [0, 1)", c.dropout)
+    if not isinstance(c.freq_shift, int | float):
+        _fail("freq_shift", "a number", c.freq_shift)
+
+
+def _check_choices(c: UNet2DConfig):
+    choices = {
+        "time_embedding_type": ("positional", "fourier", "learned"),
+        "mid_block_type": ("UNetMidBlock2D", None),
+        "downsample_padding": (0, 1),
+        "downsample_type": ("conv", "resnet"),
+        "upsample_type": ("conv", "resnet"),
+        "act_fn": ACTIVATIONS,
+        "resnet_time_scale_shift": ("default", "scale_shift"),
+        "class_embed_type": (None, "timestep", "identity"),
+    }
+    for name, allowed in choices.items():
+        if (v := getattr(c, name)) not in allowed:
+            _fail(name, "one of " + ", ".join("null" if a is None else str(a) for a in allowed), v)
+    if c.time_embedding_type == "learned" and c.num_train_timesteps is None:
+        _fail("num_train_timesteps", "a number, as time_embedding_type is 'learned'", None)
+
+
+def _check_blocks(c: UNet2DConfig):
+    levels = len(c.block_out_channels)
+    for name, allowed in (("down_block_types", DOWN_BLOCKS), ("up_block_types", UP_BLOCKS)):
+        blocks = getattr(c, name)
+        if len(blocks) != levels or not levels:
+            _fail(name, f"{levels} blocks, as many as block_out_channels", blocks)
+        for i, block in enumerate(blocks):
+            if block not in allowed:
+                _fail(f"{name}[{i}]", "one of " + ", ".join(allowed), block)
+    # A Skip block carries the picture beside the features: it must have been there at each halving.
+    skip = ["Skip" in b for b in c.down_block_types[:-1]]
+    if skip != sorted(skip, reverse=True):
+        _fail("down_block_types", "no Skip block after one of another kind", c.down_block_types)
+    skip_up = ["Skip" in b for b in c.up_block_types]
+    if skip_up != sorted(skip_up):
+        _fail("up_block_types", "only Skip blocks after a Skip block", c.up_block_types)
+    if any(skip) and c.in_channels != 3:
+        _fail("in_channels", "3, which Skip blocks fix", c.in_channels)
+    if any(skip_up[:-1]) and c.out_channels != 3:
+        _fail("out_channels", "3, which Skip blocks fix", c.out_channels)
+
+
+def _check_channels(c: UNet2DConfig):
+    groups, blocks = c.norm_num_groups, c.down_block_types + c.up_block_types
+    if groups is None and not all("Skip" in b for b in blocks):
+        _fail("norm_num_groups", "a positive integer unless all blocks are Skip blocks", None)
+    for i, ch in enumerate(c.block_out_channels):
+        if groups is not None and ch % groups:
+            _fail(f"block_out_channels[{i}]", f"a multiple of norm_num_groups={groups}", ch)
+        if c.head_dim(ch) > ch and (
+            "Attn" in c.down_block_types[i]
+            or "Attn" in c.up_block_types[-1 - i]
+            or (i == len(c.block_out_channels) - 1 and c.mid_block_type and c.add_attention)
+        ):
+            _fail("attention_head_dim", f"at most the {ch} channels of its block", c.head_dim(ch))
+        if any("AttnSkip" in b for b in (c.down_block_types[i], c.up_block_types[-1 - i])) and ch % 32:
+            _fail(f"block_out_channels[{i}]", "a multiple of 32, AttnSkip's norm groups", ch)
+    attn_groups = c.attn_norm_num_groups
+    if attn_groups is not None and c.block_out_channels[-1] % attn_groups:
+        _fail("attn_norm_num_groups", f"a divisor of {c.block_out_channels[-1]}", attn_groups)

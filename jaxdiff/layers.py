@@ -1,0 +1,285 @@
+"""The layers a UNet2D is made of: NHWC, torch's attribute names, diffusers' arithmetic."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """Cross-correlation of x [n, H, W, I] with kernel [h, w, I, O].
+
+    XLA's CPU backend runs a convolution in a loop body on one thread unless it is exactly NHWC
+    by HWIO (jax#12868), and the transpose rule's is not: its kernel is flipped and swapped by
+    dimension numbers. So the gradient is written out, as such a convolution with the flipped
+    kernel materialised: 5 times faster inside `lax.scan`, same values. The price is forward mode.
+    """
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _conv2d_fwd(x, kernel, stride, padding):
+    return conv2d(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv2d_bwd(stride, padding, residuals, g):
+    x, kernel = residuals
+    # The barriers keep XLA from folding the flip and the spread back into the convolution.
+    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    pad = []
+    for axis, (low, _) in enumerate(padding):
+        size, width = x.shape[1 + axis], kernel.shape[axis]
+        spread = (g.shape[1 + axis] - 1) * stride + 1
+        pad.append((width - 1 - low, size - spread + low))
+    if stride > 1:
+        hole = (0, 0, stride - 1)
+        g_spread = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), hole, hole, (0, 0, 0)))
+        g_spread = lax.optimization_barrier(g_spread)
+    else:
+        g_spread = g
+    dx = conv2d(g_spread, flipped, 1, tuple(pad))
+    _, pullback = jax.vjp(
+        lambda k: lax.conv_general_dilated(
+            x, k, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        kernel,
+    )
+    return dx, pullback(g)[0]
+
+
+conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
+
+
+class Conv(nnx.Module):
+    """A 2-D convolution; kernel [h, w, in, out]."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, size: int, *, stride=1, padding=None, rngs
+    ):
+        init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's default
+        self.kernel = nnx.Param(init(rngs.params(), (size, size, in_channels, out_channels)))
+        self.bias = nnx.Param(jnp.zeros(out_channels))
+        self.stride = stride
+        self.padding = ((size // 2, size // 2),) * 2 if padding is None else padding
+
+    def __call__(self, x):
+        return conv2d(x, self.kernel[...], self.stride, self.padding) + self.bias[...]
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation of [n, H, W, C]; statistics in float32 at least, in two passes."""
+
+    def __init__(self, channels: int, groups: int, eps: float):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.groups = groups
+        self.eps = eps
+
+    def __call__(self, x):
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        n, c = x.shape[0], x.shape[-1]
+        pixels = x.astype(dtype).reshape(n, -1, c)
+
+        def group_mean(per_pixel):  # over pixels first: contiguous along the channels
+            per_group = per_pixel.mean(1).reshape(n, self.groups, -1).mean(-1, keepdims=True)
+            return jnp.broadcast_to(per_group, (n, self.groups, c // self.groups)).reshape(n, 1, c)
+
+        mean = group_mean(pixels)
+        scale = self.scale[...] * lax.rsqrt(group_mean(jnp.square(pixels - mean)) + self.eps)
+        return (pixels * scale + (self.bias[...] - mean * scale)).reshape(x.shape).astype(x.dtype)
+
+
+def activation(name: str):
+    """The activation that diffusers calls `name`."""
+    return {
+        "swish": jax.nn.silu,
+        "silu": jax.nn.silu,
+        "mish": jax.nn.mish,
+        "gelu": partial(jax.nn.gelu, approximate=False),
+        "relu": jax.nn.relu,
+    }[name]
+
+
+def upsample_nearest(x: jax.Array) -> jax.Array:
+    """Each pixel becomes 2 by 2."""
+    n, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """Mean over 2 by 2 pixels."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def fir_downsample(x: jax.Array) -> jax.Array:
+    """Halve with the filter (1, 3, 3, 1)/8 along each axis (StyleGAN2's `downsample_2d`)."""
+    for axis in (1, 2):
+        x = _fir(x, axis, pad=(1, 1, 0), stride=2, gain=1)
+    return x
+
+
+def fir_upsample(x: jax.Array) -> jax.Array:
+    """Double with the filter (1, 3, 3, 1)/4 along each axis (StyleGAN2's `upsample_2d`)."""
+    for axis in (1, 2):
+        x = _fir(x, axis, pad=(2, 2, 1), stride=1, gain=2)
+    return x
+
+
+def _fir(x, axis, pad, stride, gain):
+    config = [(0, 0, 0)] * 4
+    config[axis] = pad
+    x = lax.pad(x, jnp.zeros((), x.dtype), config)
+    stop = x.shape[axis] - 3
+    taps = [
+        lax.slice_in_dim(x, k, stop + k, stride, axis) * (gain * weight / 8)
+        for k, weight in enumerate((1, 3, 3, 1))
+    ]
+    return taps[0] + taps[1] + taps[2] + taps[3]
+
+
+class Attention(nnx.Module):
+    """Self-attention over the pixels, with residual: (x + attention(norm(x))) / rescale."""
+
+    def __init__(
+        self, channels: int, head_dim: int, groups: int | None, eps: float, rescale=1.0, *, rngs
+    ):
+        self.heads = channels // head_dim
+        self.rescale = rescale
+        inner = self.heads * head_dim
+        self.group_norm = nnx.data(None) if groups is None else GroupNorm(channels, groups, eps)
+        self.to_q = nnx.Linear(channels, inner, rngs=rngs)
+        self.to_k = nnx.Linear(channels, inner, rngs=rngs)
+        self.to_v = nnx.Linear(channels, inner, rngs=rngs)
+        self.to_out = nnx.List([nnx.Linear(inner, channels, rngs=rngs)])
+
+    def __call__(self, x):
+        n, height, width, c = x.shape
+        h = x if self.group_norm is None else self.group_norm(x)
+        h = h.reshape(n, height * width, c)
+        q, k, v = (
+            to(h).reshape(n, height * width, self.heads, -1)
+            for to in (self.to_q, self.to_k, self.to_v)
+        )
+        h = jax.nn.dot_product_attention(q, k, v).reshape(n, height * width, -1)
+        return (x + self.to_out[0](h).reshape(x.shape)) / self.rescale
+
+
+def positional_embedding(t: jax.Array, dim: int, flip_sin_to_cos: bool, freq_shift: float):
+    """Sinusoidal features [n, dim] of timesteps [n]: sin(t f_k), cos(t f_k).
+
+    f_k = exp(−ln 10000 · k/(dim/2 − freq_shift)). As in diffusers the frequencies are rounded at
+    every operation in float32, unless t is float64.
+    """
+    real = np.float64 if t.dtype == jnp.float64 else np.float32
+    half = dim // 2
+    exponent = real(-np.log(10000)) * np.arange(half, dtype=real) / real(half - freq_shift)
+    angle = t[:, None] * np.exp(exponent)[None]
+    parts = [jnp.sin(angle), jnp.cos(angle)]
+    embedding = jnp.concatenate(parts[::-1] if flip_sin_to_cos else parts, -1)
+    return jnp.pad(embedding, ((0, 0), (0, dim % 2)))
+
+
+class FourierProjection(nnx.Module):
+    """Random Fourier features of log t."""
+
+    def __init__(self, channels: int, *, rngs):
+        self.kernel = nnx.Param(16 * jax.random.normal(rngs.params(), (channels,)))
+
+    def __call__(self, t):
+        angle = jnp.log(t)[:, None] * self.kernel[...][None] * 2 * np.pi
+        return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+
+
+class TimestepEmbedding(nnx.Module):
+    """Linear, SiLU, linear."""
+
+    def __init__(self, in_channels: int, dim: int, *, rngs):
+        self.linear_1 = nnx.Linear(in_channels, dim, rngs=rngs)
+        self.linear_2 = nnx.Linear(dim, dim, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear_2(jax.nn.silu(self.linear_1(x)))
+
+
+class Resnet(nnx.Module):
+    """diffusers' ResnetBlock2D: norm, act, (resize), conv, time, norm, act, conv, shortcut."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        config,
+        *,
+        groups: int | None,
+        groups_out: int | None = None,
+        rescale: float = 1.0,
+        resize=None,
+        shortcut: bool | None = None,
+        rngs,
+    ):
+        self.act = activation(config.act_fn)
+        self.scale_shift = config.resnet_time_scale_shift == "scale_shift"
+        self.resize = resize
+        self.rescale = rescale
+        self.norm1 = GroupNorm(in_channels, groups, config.norm_eps)
+        self.conv1 = Conv(in_channels, out_channels, 3, rngs=rngs)
+        self.time_emb_proj = nnx.Linear(
+            config.time_embed_dim, out_channels * (2 if self.scale_shift else 1), rngs=rngs
+        )
+        self.norm2 = GroupNorm(out_channels, groups_out or groups, config.norm_eps)
+        # A dropout without a random stream of its own: the model holds weights and nothing else.
+        self.dropout = nnx.Dropout(config.dropout, deterministic=True) if config.dropout else None
+        self.conv2 = Conv(out_channels, out_channels, 3, rngs=rngs)
+        if shortcut is None:
+            shortcut = in_channels != out_channels
+        self.conv_shortcut = (
+            Conv(in_channels, out_channels, 1, rngs=rngs) if shortcut else nnx.data(None)
+        )
+
+    def __call__(self, x, temb, rngs=None):
+        h = self.act(self.norm1(x))
+        if self.resize is not None:
+            x, h = self.resize(x), self.resize(h)
+        h = self.conv1(h)
+        temb = self.time_emb_proj(self.act(temb))[:, None, None]
+        if self.scale_shift:
+            scale, shift = jnp.split(temb, 2, -1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + temb)
+        h = self.act(h)
+        if self.dropout is not None:
+            h = self.dropout(h, rngs=rngs)
+        h = self.conv2(h)
+        if self.conv_shortcut is not None:
+            x = self.conv_shortcut(x)
+        return (x + h) / self.rescale
+
+
+class Downsample(nnx.Module):
+    """Halve by a strided 3×3 convolution; padding 0 means one row and column at the far end."""
+
+    def __init__(self, channels: int, padding: int, *, rngs):
+        pad = ((0, 1), (0, 1)) if padding == 0 else ((1, 1), (1, 1))
+        self.conv = Conv(channels, channels, 3, stride=2, padding=pad, rngs=rngs)
+
+    def __call__(self, x, temb, rngs=None):
+        return self.conv(x)
+
+
+class Upsample(nnx.Module):
+    """Double by nearest neighbour, then a 3×3 convolution."""
+
+    def __init__(self, channels: int, *, rngs):
+        self.conv = Conv(channels, channels, 3, rngs=rngs)
+
+    def __call__(self, x, temb, rngs=None):
+        return self.conv(upsample_nearest(x))

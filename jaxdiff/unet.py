@@ -1,0 +1,373 @@
+"""UNet2D: diffusers' UNet2DModel in flax.nnx."""
+
+from collections.abc import Mapping
+from math import sqrt
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxdiff.config import UNet2DConfig
+from jaxdiff.layers import (
+    Attention,
+    Conv,
+    Downsample,
+    FourierProjection,
+    GroupNorm,
+    Resnet,
+    TimestepEmbedding,
+    Upsample,
+    average_pool,
+    fir_downsample,
+    fir_upsample,
+    positional_embedding,
+    upsample_nearest,
+)
+
+
+class UNet2D(nnx.Module):
+    """The noise (or x₀, or v) prediction network ε(x_t, t) of diffusers' UNet2DModel.
+
+    A pytree whose leaves are the weights: pass it to compiled functions as an argument. Attribute
+    names equal torch's module names, so that `down_blocks[0].resnets[1].norm1` is the same layer
+    in both. The weights' dtype (float32, bfloat16, float64) is the dtype of the computation;
+    normalisation and softmax run in float32 at least.
+
+    Args:
+        config: a `UNet2DConfig` or the dictionary of a `config.json`.
+        rngs: `flax.nnx.Rngs` for the initial weights.
+
+    Source: Ho et al. 2020 (arXiv 2006.11239) as in diffusers' `UNet2DModel`.
+
+    Example:
+        >>> config = UNet2DConfig(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4,
+        ...                       down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        ...                       up_block_types=("AttnUpBlock2D", "UpBlock2D"))
+        >>> unet = UNet2D(config, rngs=nnx.Rngs(0))
+        >>> unet(jnp.zeros((2, 8, 8, 3)), 10).shape
+        (2, 8, 8, 3)
+    """
+
+    def __init__(self, config: UNet2DConfig | Mapping, *, rngs: nnx.Rngs):
+        c = config if isinstance(config, UNet2DConfig) else UNet2DConfig.from_dict(config)
+        self.config = c
+        widths = c.block_out_channels
+        self.conv_in = Conv(c.in_channels, widths[0], 3, rngs=rngs)
+
+        time_channels = widths[0]
+        if c.time_embedding_type == "fourier":
+            self.time_proj = FourierProjection(widths[0], rngs=rngs)
+            time_channels *= 2
+        elif c.time_embedding_type == "learned":
+            self.time_proj = nnx.Embed(c.num_train_timesteps, widths[0], rngs=rngs)
+        self.time_embedding = TimestepEmbedding(time_channels, c.time_embed_dim, rngs=rngs)
+        if c.class_embed_type == "timestep":
+            self.class_embedding = TimestepEmbedding(time_channels, c.time_embed_dim, rngs=rngs)
+        elif c.class_embed_type is None and c.num_class_embeds is not None:
+            self.class_embedding = nnx.Embed(c.num_class_embeds, c.time_embed_dim, rngs=rngs)
+
+        self.down_blocks = nnx.List()
+        for i, kind in enumerate(c.down_block_types):
+            block = SkipDownBlock if "Skip" in kind else DownBlock
+            last = i == len(widths) - 1
+            self.down_blocks.append(
+                block(kind, widths[max(i - 1, 0)], widths[i], c, last=last, rngs=rngs)
+            )
+        self.mid_block = (
+            nnx.data(None) if c.mid_block_type is None else MidBlock(widths[-1], c, rngs=rngs)
+        )
+        up = widths[::-1]
+        self.up_blocks = nnx.List()
+        for i, kind in enumerate(c.up_block_types):
+            block = SkipUpBlock if "Skip" in kind else UpBlock
+            below, beside = up[max(i - 1, 0)], up[min(i + 1, len(up) - 1)]
+            last = i == len(up) - 1
+            self.up_blocks.append(block(kind, below, beside, up[i], c, last=last, rngs=rngs))
+
+        groups = c.norm_num_groups or min(widths[0] // 4, 32)
+        self.conv_norm_out = GroupNorm(widths[0], groups, c.norm_eps)
+        self.conv_out = Conv(widths[0], c.out_channels, 3, rngs=rngs)
+
+    @property
+    def dtype(self):
+        """The dtype of the weights and of the computation."""
+        return self.conv_in.kernel.dtype
+
+    def __call__(self, x, t, class_labels=None, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Evaluate the network.
+
+        Args:
+            x: images [n, H, W, in_channels] in [-1, 1] plus noise, H and W multiples of
+                `config.downsampling`.
+            t: timesteps, [] or [n].
+            class_labels: [n] integers, or [n, time_embed_dim] where `class_embed_type` is
+                "identity"; needed exactly by a class-conditional network.
+            rngs: the dropout stream, for training only (`unet.train()`).
+
+        Returns:
+            [n, H, W, out_channels].
+
+        Raises:
+            ValueError: for a wrong shape, or labels that are missing or not expected.
+        """
+        _check_input(x, class_labels, self.config)
+        if self.config.center_input_sample:
+            x = 2 * x - 1.0
+        x = x.astype(self.dtype)
+        t = jnp.broadcast_to(jnp.asarray(t), x.shape[:1])
+        temb = self._embed(t, class_labels)
+
+        skip, h = x, self.conv_in(x)
+        kept = [h]
+        for block in self.down_blocks:
+            h, skip, outputs = block(h, skip, temb, rngs)
+            kept += outputs
+        if self.mid_block is not None:
+            h = self.mid_block(h, temb, rngs)
+        skip = None
+        for block in self.up_blocks:
+            count = len(block.resnets)
+            kept, beside = kept[:-count], kept[-count:]
+            h, skip = block(h, skip, beside, temb, rngs)
+
+        h = self.conv_out(jax.nn.silu(self.conv_norm_out(h)))
+        if skip is not None:
+            h = h + skip
+        if self.config.time_embedding_type == "fourier":
+            h = h / t[:, None, None, None].astype(h.dtype)
+        return h
+
+    def _project(self, t):
+        """Features of a number, in float32 at least where they are sinusoids."""
+        c = self.config
+        if c.time_embedding_type == "learned":
+            return self.time_proj(t.astype(jnp.int32))
+        t = t.astype(jnp.promote_types(self.dtype, jnp.float32))
+        if c.time_embedding_type == "fourier":
+            return self.time_proj(t)
+        return positional_embedding(t, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift)
+
+    def _embed(self, t, class_labels):
+        temb = self.time_embedding(self._project(t).astype(self.dtype))
+        if class_labels is None:
+            return temb
+        if self.config.class_embed_type == "identity":
+            return temb + class_labels.astype(self.dtype)
+        if self.config.class_embed_type == "timestep":
+            class_labels = self._project(class_labels).astype(self.dtype)
+        return temb + self.class_embedding(class_labels)
+
+
+def _check_input(x, class_labels, c: UNet2DConfig):
+    if x.ndim != 4 or x.shape[-1] != c.in_channels:
+        raise ValueError(f"x: expected [n, H, W, {c.in_channels}], got {list(x.shape)}")
+    if x.shape[1] % c.downsampling or x.shape[2] % c.downsampling:
+        raise ValueError(
+            f"x: height and width must be multiples of {c.downsampling} for this network, "
+            f"got {x.shape[1]}×{x.shape[2]}: crop or resize the image"
+        )
+    conditional = c.class_embed_type is not None or c.num_class_embeds is not None
+    if conditional and class_labels is None:
+        raise ValueError("class_labels: this network is class-conditional and needs them")
+    if not conditional and class_labels is not None:
+        raise ValueError("class_labels: this network is not class-conditional, leave them out")
+
+
+def _attention(channels, config, rescale=1.0, *, groups, rngs):
+    head_dim = config.head_dim(channels)
+    return Attention(channels, head_dim, groups, config.norm_eps, rescale, rngs=rngs)
+
+
+class DownBlock(nnx.Module):
+    """DownBlock2D, AttnDownBlock2D and ResnetDownsampleBlock2D."""
+
+    def __init__(self, kind, in_channels, channels, config, *, last, rngs):
+        groups, attn = config.norm_num_groups, "Attn" in kind
+        self.resnets, self.attentions, self.downsamplers = nnx.List(), nnx.List(), nnx.List()
+        for i in range(config.layers_per_block):
+            width = in_channels if i == 0 else channels
+            self.resnets.append(Resnet(width, channels, config, groups=groups, rngs=rngs))
+            if attn:
+                self.attentions.append(_attention(channels, config, groups=groups, rngs=rngs))
+        if last:
+            return
+        by_resnet = kind.startswith("Resnet") or (attn and config.downsample_type == "resnet")
+        self.downsamplers.append(
+            Resnet(channels, channels, config, groups=groups, resize=average_pool, rngs=rngs)
+            if by_resnet
+            else Downsample(channels, config.downsample_padding, rngs=rngs)
+        )
+
+    def __call__(self, h, skip, temb, rngs):
+        outputs = []
+        for i, resnet in enumerate(self.resnets):
+            h = resnet(h, temb, rngs)
+            if self.attentions:
+                h = self.attentions[i](h)
+            outputs.append(h)
+        for downsampler in self.downsamplers:
+            h = downsampler(h, temb, rngs)
+            outputs.append(h)
+        return h, skip, outputs
+
+
+class SkipDownBlock(nnx.Module):
+    """SkipDownBlock2D and AttnSkipDownBlock2D: the halved picture is added to the features."""
+
+    def __init__(self, kind, in_channels, channels, config, *, last, rngs):
+        self.resnets, self.attentions = nnx.List(), nnx.List()
+        for i in range(config.layers_per_block):
+            width = in_channels if i == 0 else channels
+            self.resnets.append(
+                Resnet(
+                    width,
+                    channels,
+                    config,
+                    groups=min(width // 4, 32),
+                    groups_out=min(channels // 4, 32),
+                    rescale=sqrt(2),
+                    rngs=rngs,
+                )
+            )
+            if "Attn" in kind:
+                self.attentions.append(_attention(channels, config, sqrt(2), groups=32, rngs=rngs))
+        self.last = last
+        if not last:
+            self.resnet_down = Resnet(
+                channels,
+                channels,
+                config,
+                groups=min(channels // 4, 32),
+                rescale=sqrt(2),
+                resize=fir_downsample,
+                shortcut=True,
+                rngs=rngs,
+            )
+            self.skip_conv = Conv(3, channels, 1, rngs=rngs)
+
+    def __call__(self, h, skip, temb, rngs):
+        outputs = []
+        for i, resnet in enumerate(self.resnets):
+            h = resnet(h, temb, rngs)
+            if self.attentions:
+                h = self.attentions[i](h)
+            outputs.append(h)
+        if not self.last:
+            skip = fir_downsample(skip)
+            h = self.skip_conv(skip) + self.resnet_down(h, temb, rngs)
+            outputs.append(h)
+        return h, skip, outputs
+
+
+class MidBlock(nnx.Module):
+    """UNetMidBlock2D: resnet, attention, resnet."""
+
+    def __init__(self, channels, config, *, rngs):
+        groups = config.norm_num_groups or min(channels // 4, 32)
+        scale = config.mid_block_scale_factor
+        attn_groups = config.attn_norm_num_groups
+        if attn_groups is None and config.resnet_time_scale_shift == "default":
+            attn_groups = groups
+        self.resnets = nnx.List(
+            Resnet(channels, channels, config, groups=groups, rescale=scale, rngs=rngs)
+            for _ in range(2)
+        )
+        self.attentions = nnx.List()
+        if config.add_attention:
+            self.attentions.append(
+                _attention(channels, config, scale, groups=attn_groups, rngs=rngs)
+            )
+
+    def __call__(self, h, temb, rngs):
+        h = self.resnets[0](h, temb, rngs)
+        for attention in self.attentions:
+            h = attention(h)
+        return self.resnets[1](h, temb, rngs)
+
+
+class UpBlock(nnx.Module):
+    """UpBlock2D, AttnUpBlock2D and ResnetUpsampleBlock2D."""
+
+    def __init__(self, kind, below, beside, channels, config, *, last, rngs):
+        groups, attn = config.norm_num_groups, "Attn" in kind
+        self.resnets, self.attentions, self.upsamplers = nnx.List(), nnx.List(), nnx.List()
+        for width in _up_widths(below, beside, channels, config):
+            self.resnets.append(Resnet(width[0], channels, config, groups=groups, rngs=rngs))
+            if attn:
+                self.attentions.append(_attention(channels, config, groups=groups, rngs=rngs))
+        if last:
+            return
+        by_resnet = kind.startswith("Resnet") or (attn and config.upsample_type == "resnet")
+        self.upsamplers.append(
+            Resnet(channels, channels, config, groups=groups, resize=upsample_nearest, rngs=rngs)
+            if by_resnet
+            else Upsample(channels, rngs=rngs)
+        )
+
+    def __call__(self, h, skip, beside, temb, rngs):
+        for i, resnet in enumerate(self.resnets):
+            h = resnet(jnp.concatenate([h, beside[-1 - i]], -1), temb, rngs)
+            if self.attentions:
+                h = self.attentions[i](h)
+        for upsampler in self.upsamplers:
+            h = upsampler(h, temb, rngs)
+        return h, skip
+
+
+class SkipUpBlock(nnx.Module):
+    """SkipUpBlock2D and AttnSkipUpBlock2D: the picture is built up beside the features."""
+
+    def __init__(self, kind, below, beside, channels, config, *, last, rngs):
+        attn = "Attn" in kind
+        self.resnets, self.attentions = nnx.List(), nnx.List()
+        groups_out = min(channels // 4, 32)
+        for width, beside_width in _up_widths(below, beside, channels, config):
+            # diffusers' AttnSkipUpBlock2D divides only the second term by 4; weights depend on it.
+            groups = (width - beside_width) + beside_width // 4 if attn else width // 4
+            self.resnets.append(
+                Resnet(
+                    width,
+                    channels,
+                    config,
+                    groups=min(groups, 32),
+                    groups_out=groups_out,
+                    rescale=sqrt(2),
+                    rngs=rngs,
+                )
+            )
+        if attn:
+            self.attentions.append(_attention(channels, config, sqrt(2), groups=32, rngs=rngs))
+        self.last = last
+        if not last:
+            self.resnet_up = Resnet(
+                channels,
+                channels,
+                config,
+                groups=groups_out,
+                rescale=sqrt(2),
+                resize=fir_upsample,
+                shortcut=True,
+                rngs=rngs,
+            )
+            self.skip_conv = Conv(channels, 3, 3, rngs=rngs)
+            self.skip_norm = GroupNorm(channels, groups_out, config.norm_eps)
+
+    def __call__(self, h, skip, beside, temb, rngs):
+        for i, resnet in enumerate(self.resnets):
+            h = resnet(jnp.concatenate([h, beside[-1 - i]], -1), temb, rngs)
+        for attention in self.attentions:
+            h = attention(h)
+        skip = None if skip is None else fir_upsample(skip)
+        if not self.last:
+            picture = self.skip_conv(jax.nn.silu(self.skip_norm(h)))
+            skip = picture if skip is None else skip + picture
+            h = self.resnet_up(h, temb, rngs)
+        return h, skip
+
+
+def _up_widths(below, beside, channels, config):
+    """(input channels, channels that come from the down path) of each resnet of an up block."""
+    count = config.layers_per_block + 1
+    for i in range(count):
+        kept = beside if i == count - 1 else channels
+        yield (below if i == 0 else channels) + kept, kept
