@@ -1,0 +1,264 @@
+"""The noise schedule: all of diffusers' DDPMScheduler as data."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.pytree import pytree, static
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
+VARIANCE_TYPES = (
+    "fixed_small",
+    "fixed_small_log",
+    "fixed_large",
+    "fixed_large_log",
+    "learned",
+    "learned_range",
+)
+SPACINGS = ("leading", "trailing", "linspace")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """The fields of diffusers' DDPMScheduler, with its names and its defaults."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    variance_type: str = "fixed_small"
+    clip_sample: bool = True
+    prediction_type: str = "epsilon"
+    thresholding: bool = False
+    dynamic_thresholding_ratio: float = 0.995
+    clip_sample_range: float = 1.0
+    sample_max_value: float = 1.0
+    timestep_spacing: str = "leading"
+    steps_offset: int = 0
+    rescale_betas_zero_snr: bool = False
+
+    def __post_init__(self):
+        if self.trained_betas is not None:
+            object.__setattr__(self, "trained_betas", tuple(map(float, self.trained_betas)))
+        for name, allowed in (
+            ("beta_schedule", BETA_SCHEDULES),
+            ("variance_type", VARIANCE_TYPES),
+            ("prediction_type", ("epsilon", "sample", "v_prediction")),
+            ("timestep_spacing", SPACINGS),
+        ):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+        if not isinstance(self.num_train_timesteps, int) or self.num_train_timesteps < 1:
+            raise ValueError(
+                f"num_train_timesteps: expected a positive integer, got {self.num_train_timesteps!r}"
+            )
+        betas = self.betas()
+        if not (np.all(betas > 0) and np.all(betas <= 1)):
+            raise ValueError("the betas of this schedule are not all in (0, 1]")
+
+    def betas(self) -> np.ndarray:
+        """β_t in float64, shape [num_train_timesteps]."""
+        n, start, end = self.num_train_timesteps, self.beta_start, self.beta_end
+        if self.trained_betas is not None:
+            betas = np.array(self.trained_betas, np.float64)
+        elif self.beta_schedule == "linear":
+            betas = np.linspace(start, end, n)
+        elif self.beta_schedule == "scaled_linear":
+            betas = np.linspace(start**0.5, end**0.5, n) ** 2
+        elif self.beta_schedule == "sigmoid":
+            betas = 1 / (1 + np.exp(-np.linspace(-6, 6, n))) * (end - start) + start
+        else:
+            betas = _betas_of(_ALPHA_BAR[self.beta_schedule], n)
+        return _rescale_zero_terminal_snr(betas) if self.rescale_betas_zero_snr else betas
+
+
+def _cosine(u: float) -> float:
+    return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+
+def _laplace(u: float) -> float:
+    log_snr = -0.5 * math.copysign(1, 0.5 - u) * math.log(1 - 2 * math.fabs(0.5 - u) + 1e-6)
+    return math.sqrt(math.exp(log_snr) / (1 + math.exp(log_snr)))
+
+
+_ALPHA_BAR = {"squaredcos_cap_v2": _cosine, "laplace": _laplace}
+
+
+def _betas_of(alpha_bar, n: int, max_beta: float = 0.999) -> np.ndarray:
+    return np.array(
+        [min(1 - alpha_bar((i + 1) / n) / alpha_bar(i / n), max_beta) for i in range(n)]
+    )
+
+
+def _rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+    """Lin et al. 2023 (arXiv 2305.08891), algorithm 1: ᾱ of the last step becomes 0."""
+    root = np.sqrt(np.cumprod(1 - betas))
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    alphas_cumprod = root**2
+    return 1 - np.concatenate([alphas_cumprod[:1], alphas_cumprod[1:] / alphas_cumprod[:-1]])
+
+
+@pytree
+class Steps:
+    """The steps of a trajectory in sampling order (t descending): float64 arrays of length T.
+
+    One row is what a sampler's `step` gets as `c`. With ᾱ_prev the ᾱ of the next, less noisy
+    step (1 after the last one), all coefficients are computed once, in float64, and cast last:
+
+    - `t`: the timestep, an integer; `alphas_cumprod`: ᾱ_t; `alphas_cumprod_prev`: ᾱ_prev
+    - `alphas`: α = ᾱ_t/ᾱ_prev; `betas`: β = 1 − α
+    - `posterior_variance`: (1 − ᾱ_prev)/(1 − ᾱ_t)·β, at least 1e-20
+    - `x0_coef`, `xt_coef`: the posterior mean is x0_coef·x₀ + xt_coef·x_t
+    - `sigma`: the standard deviation of the step's noise by the config's variance type, exactly 0
+      at the last step; `noise`: 1, and 0 at the last step, for networks that predict a variance
+    """
+
+    t: Any
+    alphas_cumprod: Any
+    alphas_cumprod_prev: Any
+    alphas: Any
+    betas: Any
+    posterior_variance: Any
+    x0_coef: Any
+    xt_coef: Any
+    sigma: Any
+    noise: Any
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    @property
+    def timesteps(self):
+        """diffusers' name for `t`."""
+        return self.t
+
+    def astype(self, dtype) -> "Steps":
+        """The real-valued arrays in another dtype; `t` stays an integer."""
+        return jax.tree.map(
+            lambda a: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a, self
+        )
+
+
+@pytree
+class Schedule:
+    """A DDPM noise schedule: x_t = √ᾱ_t·x₀ + √(1 − ᾱ_t)·ε.
+
+    `alphas_cumprod` [N] holds ᾱ_t, `sqrt_alphas_cumprod` and `sqrt_one_minus_alphas_cumprod` its
+    derived tables, all computed in float64 (diffusers' own are float32: at t = 0 its 1 − ᾱ has
+    four good digits). `config` is static: the fields of diffusers' DDPMScheduler.
+
+    Source: Ho et al. 2020 (arXiv 2006.11239); spacings: Lin et al. 2023 (arXiv 2305.08891).
+
+    Example:
+        >>> schedule = Schedule.from_config({"beta_schedule": "linear"})
+        >>> schedule.steps(4).t
+        array([750, 500, 250,   0])
+    """
+
+    config: ScheduleConfig = static()
+    alphas_cumprod: Any = None
+    sqrt_alphas_cumprod: Any = None
+    sqrt_one_minus_alphas_cumprod: Any = None
+
+    def __post_init__(self):
+        alphas_cumprod = np.cumprod(1 - self.config.betas())
+        for name, value in (
+            ("alphas_cumprod", alphas_cumprod),
+            ("sqrt_alphas_cumprod", np.sqrt(alphas_cumprod)),
+            ("sqrt_one_minus_alphas_cumprod", np.sqrt(1 - alphas_cumprod)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | None = None) -> "Schedule":
+        """The schedule of a `scheduler_config.json`; fields of other schedulers are ignored.
+
+        Raises:
+            ValueError: names the field at fault.
+        """
+        known = {f.name for f in dataclasses.fields(ScheduleConfig)}
+        fields = {k: v for k, v in (config or {}).items() if k in known}
+        if fields.get("trained_betas") is not None:
+            fields["num_train_timesteps"] = len(fields["trained_betas"])
+        return cls(ScheduleConfig(**fields))
+
+    def to_config(self) -> dict[str, Any]:
+        """The dictionary that `scheduler_config.json` holds."""
+        return {"_class_name": "DDPMScheduler"} | dataclasses.asdict(self.config)
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """N: timesteps run from 0 to N − 1."""
+        return self.config.num_train_timesteps
+
+    @property
+    def betas(self) -> np.ndarray:
+        """β_t of the training schedule, float64 [N]."""
+        return self.config.betas()
+
+    def timesteps(self, num_steps: int, spacing: str | None = None) -> np.ndarray:
+        """The T timesteps of a respaced trajectory, descending (diffusers' `set_timesteps`).
+
+        Raises:
+            ValueError: for T outside [1, N], or an unknown spacing.
+        """
+        n, spacing = self.num_train_timesteps, spacing or self.config.timestep_spacing
+        if not 1 <= num_steps <= n:
+            raise ValueError(f"steps: expected 1 to {n}, the training steps, got {num_steps}")
+        if spacing == "leading":
+            t = np.arange(num_steps)[::-1] * (n // num_steps) + self.config.steps_offset
+            if t[0] >= n:
+                raise ValueError(
+                    f"steps: {num_steps} steps with steps_offset={self.config.steps_offset} "
+                    f"begin at {t[0]}, past the last training step {n - 1}"
+                )
+        elif spacing == "linspace":
+            t = np.linspace(0, n - 1, num_steps).round()[::-1]
+        elif spacing == "trailing":
+            # n - k·n/T, not arange with a float step, which can yield one step too many
+            t = np.round(n - np.arange(num_steps) * (n / num_steps)) - 1
+        else:
+            raise ValueError(f"spacing: expected one of {', '.join(SPACINGS)}, got {spacing!r}")
+        return t.astype(np.int64)
+
+    def steps(self, num_steps: int, spacing: str | None = None) -> Steps:
+        """The coefficients of T steps (see `Steps`), by default spaced as the config says.
+
+        diffusers puts noise on the last step where that is not t = 0 and the variance type is
+        not fixed_small; here the last step, which returns x̂₀, has none. Its fixed_large_log takes
+        the root of a logarithm (NaN); here it means √β.
+
+        Raises:
+            ValueError: for T outside [1, N], or an unknown spacing.
+        """
+        t = self.timesteps(num_steps, spacing)
+        a = self.alphas_cumprod[t]
+        a_prev = np.append(a[1:], 1.0)
+        alphas = a / a_prev
+        betas = 1 - alphas
+        variance = np.maximum((1 - a_prev) / (1 - a) * betas, 1e-20)
+        noise = np.ones(len(t))
+        noise[-1] = 0
+        large = self.config.variance_type in ("fixed_large", "fixed_large_log")
+        return Steps(
+            t=t,
+            alphas_cumprod=a,
+            alphas_cumprod_prev=a_prev,
+            alphas=alphas,
+            betas=betas,
+            posterior_variance=variance,
+            x0_coef=np.sqrt(a_prev) * betas / (1 - a),
+            xt_coef=np.sqrt(alphas) * (1 - a_prev) / (1 - a),
+            sigma=noise * np.sqrt(betas if large else variance),
+            noise=noise,
+        )
+
+    def add_noise(self, x0, eps, t):
+        """x_t = √ᾱ_t·x₀ + √(1 − ᾱ_t)·ε for images in [-1, 1] and one timestep t."""
+        scale = jax.numpy.asarray(self.sqrt_alphas_cumprod)[t]
+        return scale * x0 + jax.numpy.asarray(self.sqrt_one_minus_alphas_cumprod)[t] * eps
