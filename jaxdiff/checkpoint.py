@@ -1,0 +1,330 @@
+"""Read and write diffusers' UNet2DModel checkpoints, without torch and without diffusers."""
+
+import importlib.util
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from jaxdiff.config import UNet2DConfig
+from jaxdiff.schedule import Schedule
+from jaxdiff.torchfile import check_tensors, read_torch_zip
+from jaxdiff.unet import UNet2D
+
+BUNDLED = ("faces64",)
+_STEM = "diffusion_pytorch_model"
+# In diffusers' own order of preference; the fp16 variant only where there is nothing else.
+_WEIGHTS = (
+    f"{_STEM}.safetensors",
+    f"{_STEM}.safetensors.index.json",
+    f"{_STEM}.bin",
+    f"{_STEM}.bin.index.json",
+    f"{_STEM}.fp16.safetensors",
+    f"{_STEM}.safetensors.index.fp16.json",
+    f"{_STEM}.fp16.bin",
+    f"{_STEM}.bin.index.fp16.json",
+)
+_OLD_ATTENTION = re.compile(r"(\.attentions\.\d+)\.(query|key|value|proj_attn)\.")
+_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+# A tensor of a file: its shape, and a function that reads it.
+Tensors = dict[str, tuple[tuple[int, ...], Callable[[], np.ndarray]]]
+
+
+def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Schedule]:
+    """Load a checkpoint of diffusers' UNet2DModel as `(unet, schedule)`.
+
+    Reads both folder layouts (`unet/` and `scheduler/`, or all in one folder), `.safetensors` and
+    `.bin`, whole or in shards, full precision or the fp16 variant, today's attention names and
+    those of diffusers before 0.13. A folder without a scheduler gets the DDPM defaults and a
+    warning. Hub files go through huggingface_hub: its cache, its tokens, its offline mode.
+
+    Args:
+        source: `"faces64"` (the bundled prior), a local folder, or a hub id such as
+            `"google/ddpm-ema-celebahq-256"`.
+        dtype: of the weights and the computation: float32, bfloat16, float16 or float64 (which
+            needs `jax.config.update("jax_enable_x64", True)`).
+
+    Raises:
+        FileNotFoundError: where there is no such checkpoint.
+        ValueError: for a config that names no UNet2D, a damaged file, a `.bin` with anything but
+            tensors, and, all in one message, every missing, unexpected and misshapen tensor.
+
+    Example:
+        >>> unet, schedule = load("faces64")
+        >>> unet.config.sample_size, schedule.num_train_timesteps
+        (64, 1000)
+    """
+    dtype = jnp.dtype(dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype: expected a floating-point type, got {dtype.name}")
+    if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError('dtype: float64 needs jax.config.update("jax_enable_x64", True) first')
+    find = _finder(source)
+    prefix = "unet/" if (path := find("unet/config.json")) else ""
+    path = path or find("config.json")
+    if path is None:
+        raise FileNotFoundError(
+            f"{source}: no diffusers checkpoint: neither unet/config.json nor config.json is there"
+        )
+    try:
+        config = UNet2DConfig.from_dict(_read_json(path))
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+    scheduler = find("scheduler/scheduler_config.json") or find("scheduler_config.json")
+    if scheduler is None:
+        warnings.warn(f"{source}: no scheduler_config.json, using the DDPM defaults", stacklevel=2)
+    schedule = Schedule.from_config({} if scheduler is None else _read_json(scheduler))
+    unet = unet_from_tensors(config, _open_weights(source, find, prefix), dtype)
+    return unet, schedule
+
+
+def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNet2D:
+    """A UNet2D holding `tensors` (torch's names and layout), one tensor in memory at a time."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: UNet2D(config, rngs=nnx.Rngs(0))))
+    params = nnx.to_flat_state(state)
+    tensors = {_modern_name(name): tensor for name, tensor in tensors.items()}
+    expected = {torch_name(path): torch_shape(path, p.shape) for path, p in params}
+    _check_names({name: shape for name, (shape, _) in tensors.items()}, expected)
+
+    def read(path, param):
+        array = from_torch_layout(path, tensors[torch_name(path)][1]())
+        return (path, param.replace(jnp.asarray(array, dtype)))
+
+    return nnx.merge(graph, nnx.from_flat_state([read(path, param) for path, param in params]))
+
+
+def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
+    """Write a folder that `jd.load`, `UNet2DModel.from_pretrained` and `DDPMPipeline` read.
+
+    All files lie flat in `folder`. Each is written under a temporary name and renamed, so that a
+    folder never holds half a file; files of the same names are replaced, others are left alone.
+
+    Raises:
+        FileExistsError: where `folder` has a `unet/`, which would be loaded instead.
+
+    Example:
+        >>> import tempfile
+        >>> unet, schedule = load("faces64")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(folder, unet, schedule)
+        ...     sorted(p.name for p in Path(folder).iterdir())[:2]
+        ['config.json', 'diffusion_pytorch_model.safetensors']
+    """
+    folder = Path(folder)
+    if (folder / "unet").exists():
+        raise FileExistsError(f"{folder} holds a checkpoint in unet/ and scheduler/: choose another")
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        torch_name(path): to_torch_layout(path, np.asarray(param[...]))
+        for path, param in nnx.to_flat_state(nnx.state(unet, nnx.Param))
+    }
+    index = {
+        "_class_name": "DDPMPipeline",
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    written = folder / f"{_STEM}.safetensors"
+    replace_file(written, lambda p: save_file(tensors, p, metadata={"format": "pt"}))
+    for name, content in (
+        ("config.json", unet.config.to_dict()),
+        ("scheduler_config.json", schedule.to_config()),
+        ("model_index.json", index),
+    ):
+        text = json.dumps(content, indent=2) + "\n"
+        replace_file(folder / name, lambda p, text=text: Path(p).write_text(text))
+
+
+def replace_file(path: Path, write: Callable[[str], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    try:
+        write(temporary)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+# --- names and layouts: torch's module path is the attribute path here ---------------------------
+
+
+def torch_name(path: tuple) -> str:
+    """The name in torch's state dictionary of the parameter at an nnx path."""
+    *modules, leaf = path
+    leaf = "weight" if leaf in ("kernel", "scale", "embedding") else leaf
+    return ".".join(str(p) for p in (*modules, leaf))
+
+
+def torch_shape(path: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of that parameter in torch."""
+    return tuple(shape[axis] for axis in _torch_axes(path, len(shape)))
+
+
+def to_torch_layout(path: tuple, array: np.ndarray) -> np.ndarray:
+    """HWIO → OIHW for convolutions, IO → OI for linear layers."""
+    return np.ascontiguousarray(array.transpose(_torch_axes(path, array.ndim)))
+
+
+def from_torch_layout(path: tuple, array: np.ndarray) -> np.ndarray:
+    """OIHW → HWIO for convolutions, OI → IO for linear layers."""
+    return array.transpose(np.argsort(_torch_axes(path, array.ndim)))
+
+
+def _torch_axes(path: tuple, ndim: int) -> tuple[int, ...]:
+    axes = {("kernel", 4): (3, 2, 0, 1), ("kernel", 2): (1, 0)}
+    return axes.get((path[-1], ndim), tuple(range(ndim)))
+
+
+def _modern_name(name: str) -> str:
+    return _OLD_ATTENTION.sub(lambda m: f"{m[1]}.{_NEW_ATTENTION[m[2]]}.", name)
+
+
+def _check_names(found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    misshapen = [
+        f"{name} (expected {list(expected[name])}, got {list(found[name])})"
+        for name in sorted(expected.keys() & found.keys())
+        if tuple(found[name]) != tuple(expected[name])
+    ]
+    problems = [
+        f"{len(names)} {kind}: {', '.join(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError("the tensors do not fit the config: " + "; ".join(problems))
+
+
+# --- where the files are ---------------------------------------------------------------------------
+
+
+def _finder(source: str | Path) -> Callable[[str], Path | None]:
+    """A function from a file's name in the checkpoint to its path, or None where it has none."""
+    folder = Path(source)
+    if str(source) in BUNDLED and not folder.is_dir():
+        folder = Path(str(files("jaxdiff"))) / "priors" / str(source)
+    if folder.is_dir():
+        return lambda name: path if (path := folder / name).is_file() else None
+    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise FileNotFoundError(
+            f"{source}: no such folder; expected {' or '.join(map(repr, BUNDLED))}, a folder of a "
+            "diffusers checkpoint, or a hub id such as google/ddpm-ema-celebahq-256"
+        )
+
+    def find(name: str) -> Path | None:
+        try:
+            return Path(hf_hub_download(str(source), name))
+        except LocalEntryNotFoundError as e:
+            if name == "config.json":  # not a missing file but no connection and nothing cached
+                raise FileNotFoundError(
+                    f"{source}: no such folder here, and the hub could not be reached and its "
+                    "cache does not hold it: check the name and the connection"
+                ) from e
+            return None
+        except EntryNotFoundError:
+            return None
+        except (HfHubHTTPError, HFValidationError) as e:
+            raise FileNotFoundError(
+                f"{source}: no such folder here, and no such repository on the hub that may be "
+                f"read with your token ({type(e).__name__})"
+            ) from e
+
+    return find
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path}: not readable as JSON: {e}") from e
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _open_weights(source, find: Callable[[str], Path | None], prefix: str) -> Tensors:
+    for name in _WEIGHTS:
+        if (path := find(prefix + name)) is None:
+            continue
+        if not name.endswith(".json"):
+            return _open_file(path)
+        shards = sorted(set(_read_json(path).get("weight_map", {}).values()))
+        tensors: Tensors = {}
+        for shard in shards:
+            if "/" in shard or (shard_path := find(prefix + shard)) is None:
+                raise FileNotFoundError(f"{path}: its shard {shard} is not there")
+            tensors |= _open_file(shard_path)
+        return tensors
+    raise FileNotFoundError(f"{source}: no weights: expected {prefix}{_WEIGHTS[0]} or {_WEIGHTS[2]}")
+
+
+def _open_file(path: Path) -> Tensors:
+    if path.suffix == ".safetensors":
+        return _open_safetensors(path)
+    if importlib.util.find_spec("torch") is not None:
+        arrays = _read_torch(path)
+    else:
+        arrays = read_torch_zip(path)
+    return {name: (array.shape, lambda array=array: array) for name, array in arrays.items()}
+
+
+def _open_safetensors(path: Path) -> Tensors:
+    try:
+        file = safe_open(path, framework="numpy")
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    except SafetensorError as e:
+        raise ValueError(f"{path}: not a whole safetensors file, download it again ({e})") from e
+    return {name: (shape, lambda name=name: file.get_tensor(name)) for name, shape in shapes.items()}
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    import ml_dtypes
+    import torch
+
+    try:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files older than torch 1.6 can't be memory-mapped
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # torch raises many kinds for a damaged or a refused file
+        reason = str(e).strip().splitlines()[0]
+        raise ValueError(
+            f"{path}: damaged, or holds something besides tensors ({reason})"
+        ) from e
+    check_tensors(path, state, torch.Tensor)
+
+    def view(tensor):
+        if tensor.dtype == torch.bfloat16:
+            return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.detach().numpy()
+
+    return {name: view(tensor) for name, tensor in state.items()}
