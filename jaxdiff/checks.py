@@ -1,0 +1,44 @@
+"""Checks of what a user passes, made once, at construction."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def nonnegative(name: str, value) -> np.ndarray | jax.Array:
+    """A scalar array, so that another value of it does not recompile.
+
+    Raises:
+        ValueError: where it is no finite number ≥ 0.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    array = np.asarray(value)
+    if array.shape != () or array.dtype.kind not in "fiu" or not 0 <= array < np.inf:
+        raise ValueError(f"{name}: expected a finite number ≥ 0, got {value!r}")
+    return array.astype(np.float64)
+
+
+def measurement(y, operator, denoiser):
+    """A measurement of the operator, [*out] or a batch [B, *out].
+
+    Raises:
+        ValueError: for another shape, integers, or numbers that are not finite.
+    """
+    if isinstance(y, jax.core.Tracer):
+        return y
+    y = y if isinstance(y, jax.Array) else np.asarray(y)
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise ValueError(f"y: expected floats in image units [0, 1], got {y.dtype}: divide by 255")
+    shape = getattr(denoiser, "shape", None)
+    channels = shape[-1] if shape else y.shape[-1]
+    x = jax.ShapeDtypeStruct((*operator.shape, channels), jnp.float32)
+    out = jax.eval_shape(operator, x).shape
+    if y.shape not in (out, (*y.shape[:1], *out)):
+        raise ValueError(
+            f"y: expected the operator's output {list(out)} or a batch of it [B, "
+            f"{', '.join(map(str, out))}], got {list(y.shape)}"
+        )
+    if not bool(jnp.isfinite(y).all()):
+        raise ValueError("y: holds NaN or infinite values")
+    return y

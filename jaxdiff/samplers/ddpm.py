@@ -1,0 +1,45 @@
+"""DDPM: ancestral sampling."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxdiff.denoiser import Prediction, predict
+from jaxdiff.pytree import pytree
+from jaxdiff.schedule import Steps
+
+
+@pytree
+class DDPM:
+    """Unconditional samples by ancestral sampling.
+
+    x_{t−1} = √ᾱ_prev·β/(1−ᾱ_t)·x̂₀ + √α·(1−ᾱ_prev)/(1−ᾱ_t)·x_t + σ_t·z, with σ_t by the
+    schedule's variance type and 0 at the last step. One network evaluation a step.
+
+    Source: Ho et al. 2020 (arXiv 2006.11239), equations 6 and 7, x̂₀ clipped before the mean as
+    in diffusers' DDPMScheduler.
+
+    Example:
+        >>> import jax, jaxdiff as jd
+        >>> unet, schedule = jd.load("faces64")
+        >>> sampler = DDPM(jd.Denoiser(unet, schedule))
+        >>> jd.sample(sampler, schedule.steps(2), key=jax.random.key(0), n=1).shape
+        (1, 64, 64, 3)
+    """
+
+    denoiser: Any
+
+    def step(self, x, c: Steps, z):
+        p = predict(self.denoiser, x, c)
+        return ancestral(x, c, p, z), {"t": c.t, "x0_hat": p.x0_hat}
+
+
+def ancestral(x, c: Steps, p: Prediction, z):
+    """A draw of q(x_{t−1} | x_t, x₀ = x̂₀): the transition that DDPM, DPS and ΠGDM share."""
+    sigma = c.sigma
+    if p.variance is not None:
+        sigma = c.noise * jnp.sqrt(p.variance)
+    elif p.fraction is not None:
+        low, high = jnp.log(c.posterior_variance), jnp.log(c.betas)
+        sigma = c.noise * jnp.exp(0.5 * (p.fraction * high + (1 - p.fraction) * low))
+    return c.x0_coef * p.x0_hat + c.xt_coef * x + sigma * z
