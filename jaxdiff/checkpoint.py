@@ -77,7 +77,7 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
     dtype = jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype: expected a floating-point type, got {dtype.name}")
-    if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError('dtype: float64 needs jax.config.update("jax_enable_x64", True) first')
     find = _finder(source)
     prefix = "unet/" if (path := find("unet/config.json")) else ""

@@ -168,7 +168,11 @@ class Attention(nnx.Module):
             to(h).reshape(n, height * width, self.heads, -1)
             for to in (self.to_q, self.to_k, self.to_v)
         )
-        h = jax.nn.dot_product_attention(q, k, v).reshape(n, height * width, -1)
+        # Not jax.nn.dot_product_attention: its softmax is in float32 even for float64.
+        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        weights = jax.nn.softmax(logits.astype(dtype), -1).astype(x.dtype)
+        h = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, height * width, -1)
         return (x + self.to_out[0](h).reshape(x.shape)) / self.rescale
 
 

@@ -1,0 +1,50 @@
+"""`python -m convert SRC DST [--verify]`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jaxdiff.cli import DtypeOption, ForceOption, convert_checkpoint, fail, run_app
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A diffusers folder or a hub id.")],
+    destination: Annotated[Path, typer.Argument(help="The folder to write.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare with diffusers, block by block.")
+    ] = False,
+    dtype: DtypeOption = "float32",
+    force: ForceOption = False,
+) -> None:
+    """Convert a UNet2DModel checkpoint and, with --verify, print a parity report."""
+    convert_checkpoint(source, destination, dtype, force)
+    if not verify:
+        return
+    from convert.verify import TOLERANCE
+    from convert.verify import verify as compare
+
+    console = Console()
+    passed = True
+    for precision, tolerance in TOLERANCE.items():
+        with console.status(f"comparing with diffusers in {precision}"):
+            rows = compare(source, destination, precision)
+        table = Table("block", title=f"{precision}: jaxdiff against diffusers at t = 500")
+        for column in ("max |Δ|", "mean |Δ|", "max |Δ| / max |x|"):
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(row["block"], *(f"{row[k]:.2e}" for k in ("max", "mean", "relative")))
+        console.print(table)
+        passed = passed and rows[-1]["relative"] <= tolerance
+    if not passed:
+        fail(f"{destination}: differs from diffusers by more than rounding ({TOLERANCE})")
+    console.print("the output agrees: " + ", ".join(f"{k} ≤ {v:g}" for k, v in TOLERANCE.items()))
+
+
+if __name__ == "__main__":
+    run_app(app)

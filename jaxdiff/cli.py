@@ -1,0 +1,250 @@
+"""The command line: `jaxdiff restore`, `jaxdiff sample`, `jaxdiff convert`."""
+
+import os
+import sys
+import warnings
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+import jaxdiff as jd
+from jaxdiff.checkpoint import replace_file
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Restore images with a diffusion prior, in JAX.",
+)
+console = Console()
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class Method(StrEnum):
+    """The samplers that restore."""
+
+    pigdm = "pigdm"
+    pigdm_course = "pigdm-course"
+    dps = "dps"
+    dps_adaptive = "dps-adaptive"
+
+
+class Unconditional(StrEnum):
+    """The samplers that draw from the prior."""
+
+    ddpm = "ddpm"
+    ddim = "ddim"
+
+
+class Fit(StrEnum):
+    """What to do with an image of another size."""
+
+    resize = "resize"
+    crop = "crop"
+
+
+ModelOption = Annotated[
+    str, typer.Option(help="The prior: faces64, a diffusers folder, or a hub id.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0)]
+StepsOption = Annotated[int, typer.Option(help="Network evaluations.", min=1)]
+BatchOption = Annotated[int | None, typer.Option(help="Most samples at once.", min=1)]
+DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files in the destination.")]
+
+
+@app.command()
+def restore(
+    images: Annotated[
+        Path | None,
+        typer.Argument(help="An image or a folder of images; by default a bundled portrait."),
+    ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            help="The blur: a .mat (v5, v7.3; FILE.mat:3 takes its fourth), .npy or .png file, "
+            "gaussian:SIZE,STD or motion:SIZE,SEED.  [default with --degrade: motion:17,0]",
+            show_default=False,
+        ),
+    ] = None,
+    sigma: Annotated[
+        str, typer.Option(help="Standard deviation of the noise, image in [0, 1]; 10/255 works.")
+    ] = "10/255",
+    degrade: Annotated[
+        bool,
+        typer.Option("--degrade", help="The images are clean: blur them first, and score."),
+    ] = False,
+    sampler: Annotated[Method, typer.Option(help="The method.")] = Method.pigdm,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Guidance scale.  [default: 1, and 100 for dps-adaptive]", show_default=False
+        ),
+    ] = None,
+    steps: StepsOption = 50,
+    samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 4,
+    model: ModelOption = "faces64",
+    seed: SeedOption = 0,
+    fit: Annotated[
+        Fit | None,
+        typer.Option(
+            help="For images of another size than the prior's: resize (cover, then cut) or crop "
+            "(the middle).",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: BatchOption = None,
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("restored"),
+) -> None:
+    """Restore blurred, noisy images; without arguments, a demonstration.
+
+    Writes degraded.png, restored.png (the mean of the posterior samples), comparison.png and
+    metrics.json to OUT, for a folder of images to a folder for each.
+    """
+    from jaxdiff.restore import Settings, restore_images
+
+    settings = Settings(
+        kernel=kernel,
+        sigma=parse_sigma(sigma),
+        degrade=degrade or images is None,
+        sampler=sampler.value,
+        scale=scale,
+        steps=steps,
+        samples=samples,
+        model=model,
+        seed=seed,
+        fit=None if fit is None else fit.value,
+        batch_size=batch_size,
+    )
+    cache_compiled_programs()
+    bad = restore_images(images, settings, out, console)
+    for line in bad:
+        errors.print(f"[red]error:[/red] {line}", markup=True)
+    if bad:
+        raise typer.Exit(2)
+
+
+@app.command()
+def sample(
+    n: Annotated[int, typer.Option(help="How many images.", min=1)] = 16,
+    steps: StepsOption = 100,
+    sampler: Annotated[Unconditional, typer.Option(help="The method.")] = Unconditional.ddpm,
+    eta: Annotated[float, typer.Option(help="η of DDIM.")] = 0.0,
+    model: ModelOption = "faces64",
+    seed: SeedOption = 0,
+    batch_size: BatchOption = None,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
+) -> None:
+    """Draw images from the prior, in a grid."""
+    import jax
+    import numpy as np
+
+    from jaxdiff import data, plot
+
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out: expected a name that ends in .png, got {out}")
+    writable_parent(out)
+    cache_compiled_programs()
+    unet, schedule = jd.load(model)
+    denoiser = jd.Denoiser(unet, schedule)
+    method = jd.DDPM(denoiser) if sampler == "ddpm" else jd.DDIM(denoiser, eta)
+    images = jd.sample(
+        method,
+        schedule.steps(steps),
+        key=jax.random.key(seed),
+        n=n,
+        batch_size=batch_size,
+        progress=sys.stderr.isatty(),
+    )
+    replace_file(out, lambda p: data.write_image(p, plot.grid(np.asarray(images))))
+    console.print(f"{n} images, {steps} steps of {sampler.value}: {out}")
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A diffusers folder, a hub id, or faces64.")],
+    destination: Annotated[Path, typer.Argument(help="The folder to write.")],
+    dtype: DtypeOption = "float32",
+    force: ForceOption = False,
+) -> None:
+    """Rewrite a checkpoint as safetensors with today's names, flat, for jaxdiff and diffusers.
+
+    Needs no torch. `python -m convert --verify`, in the repository, also compares with diffusers.
+    """
+    convert_checkpoint(source, destination, dtype, force)
+
+
+def convert_checkpoint(source: str, destination: Path, dtype: str, force: bool) -> None:
+    """Load and save, into a folder that is empty or was meant."""
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"--dtype: expected float32, bfloat16 or float16, got {dtype!r}")
+    if destination.exists() and not destination.is_dir():
+        raise ValueError(f"{destination} is a file: name a folder")
+    if destination.exists() and any(destination.iterdir()) and not force:
+        raise ValueError(f"{destination} is not empty: name another folder or pass --force")
+    with console.status(f"reading {source}"):
+        unet, schedule = jd.load(source, dtype=dtype)
+    with console.status(f"writing {destination}"):
+        jd.save(destination, unet, schedule)
+    console.print(f"{source} → {destination} ({dtype})")
+
+
+def parse_sigma(text: str) -> float:
+    """A number or a fraction such as 10/255."""
+    numerator, slash, denominator = text.partition("/")
+    try:
+        value = float(numerator) / (float(denominator) if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"--sigma: expected a number such as 0.04 or 10/255, got {text!r}") from None
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"--sigma: expected a finite number ≥ 0, got {text}")
+    return value
+
+
+def writable_parent(path: Path) -> None:
+    """Raise before any work where `path` could not be written after it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.parent}: may not be written to")
+
+
+def cache_compiled_programs() -> None:
+    """Keep compiled programs on disk between runs: an application's choice, not the library's."""
+    import jax
+    from platformdirs import user_cache_dir
+
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", user_cache_dir("jaxdiff"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def fail(message: object) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    errors.print("[red]error:[/red]", " ".join(str(message).split()), markup=True)
+    raise SystemExit(2)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line that shows warnings as a line and lets no traceback reach its user."""
+    warnings.showwarning = lambda message, *_: errors.print(f"warning: {message}", markup=False)
+    try:
+        app(standalone_mode=True)
+    except (ValueError, TypeError, OSError) as e:
+        fail(f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.strerror else e)
+    except KeyboardInterrupt:
+        errors.print("stopped")
+        raise SystemExit(130) from None
+
+
+def main() -> None:
+    """The entry point of `jaxdiff`."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Images and kernels: read, made, and fitted to a prior's size."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.io
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def example(size: int = 64) -> np.ndarray:
+    """The bundled portrait, [size, size, 3] float32 in [0, 1], size at most 256.
+
+    Astronaut Eileen Collins, NASA, public domain.
+
+    Example:
+        >>> example().shape
+        (64, 64, 3)
+    """
+    path = Path(str(files("jaxdiff"))) / "assets" / "astronaut.png"
+    return fit(read_image(path), (size, size), "resize")
+
+
+def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
+    """An image file as [H, W, channels] float32 in [0, 1].
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: for a file that can't be read as an image, or has other channels.
+    """
+    try:
+        with Image.open(path) as image:
+            # A palette is a way of storing colours, not another number of channels.
+            image = image.convert("RGB") if image.mode == "P" else image
+            bands = len(image.getbands())
+            if bands != channels:
+                raise ValueError(
+                    f"{path}: has {bands} channels ({image.mode}), the prior has {channels}: "
+                    f"convert it to {'RGB' if channels == 3 else 'greyscale'} first"
+                )
+            array = np.asarray(image)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as e:
+        raise ValueError(f"{path}: can't be read as an image, save it again ({e})") from e
+    if array.dtype != np.uint8:
+        raise ValueError(f"{path}: has {array.dtype} pixels, expected 8 bits a channel")
+    return (array.reshape(*array.shape[:2], channels) / 255).astype(np.float32)
+
+
+def to_uint8(image) -> np.ndarray:
+    """[0, 1] → 0–255, rounded."""
+    return np.round(np.clip(np.asarray(image), 0, 1) * 255).astype(np.uint8)
+
+
+def write_image(path: str | Path, image) -> None:
+    """Save an image [H, W, 3] or [H, W, 1] in [0, 1] as PNG."""
+    array = to_uint8(image)
+    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(path, format="PNG")
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The image files of a folder, sorted by name.
+
+    Raises:
+        ValueError: where there are none.
+    """
+    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    return paths
+
+
+def fit(image: np.ndarray, size: tuple[int, int], how: str | None) -> np.ndarray:
+    """Bring an image [H, W, C] to `size` (height, width), if it is not, the way that was chosen.
+
+    Args:
+        how: "resize" scales it to cover the size and cuts what stands out on two sides; "crop"
+            takes the middle; None admits no other size.
+
+    Raises:
+        ValueError: for another size and no choice, or a crop from a smaller image.
+
+    Example:
+        >>> fit(np.zeros((100, 80, 3), np.float32), (64, 64), "crop").shape
+        (64, 64, 3)
+    """
+    h, w = image.shape[:2]
+    if (h, w) == tuple(size):
+        return image
+    if how == "resize":
+        channels = [
+            ImageOps.fit(Image.fromarray(c), (size[1], size[0]), Image.Resampling.LANCZOS)
+            for c in np.moveaxis(image, -1, 0)
+        ]
+        return np.clip(np.stack([np.asarray(c) for c in channels], -1), 0, 1)
+    if how == "crop" and h >= size[0] and w >= size[1]:
+        top, left = (h - size[0]) // 2, (w - size[1]) // 2
+        return image[top : top + size[0], left : left + size[1]]
+    if how == "crop":
+        raise ValueError(f"is {h}×{w}, too small to crop {size[0]}×{size[1]} from: resize it")
+    raise ValueError(f"is {h}×{w}, the prior's images are {size[0]}×{size[1]}: resize or crop it")
+
+
+def gaussian_kernel(size: int, std: float) -> np.ndarray:
+    """A Gaussian [size, size] of standard deviation `std` pixels, sum 1.
+
+    Example:
+        >>> round(float(gaussian_kernel(5, 1.0).sum()), 6)
+        1.0
+    """
+    if size < 1 or not std > 0:
+        raise ValueError(f"gaussian kernel: expected size ≥ 1 and std > 0, got {size} and {std}")
+    r = np.arange(size) - (size - 1) / 2
+    kernel = np.exp(-(r[:, None] ** 2 + r[None] ** 2) / (2 * std**2))
+    return kernel / kernel.sum()
+
+
+def motion_kernel(size: int, seed: int) -> np.ndarray:
+    """A camera shake: the blurred path of a hand with inertia, [size, size], sum 1.
+
+    The path's velocity is an Ornstein–Uhlenbeck process; it is scaled to fit, drawn with bilinear
+    weights and softened by a pixel.
+
+    Example:
+        >>> motion_kernel(17, seed=0).shape
+        (17, 17)
+    """
+    if size < 3:
+        raise ValueError(f"motion kernel: expected a size of at least 3, got {size}")
+    rng = np.random.default_rng(seed)
+    velocity, position = rng.normal(size=2), np.zeros(2)
+    path = []
+    for push in rng.normal(size=(400, 2)):
+        velocity = 0.98 * velocity + 0.2 * push
+        position = position + velocity
+        path.append(position)
+    points = np.array(path)
+    points -= (points.max(0) + points.min(0)) / 2
+    points *= (size - 3) / 2 / np.abs(points).max()
+    points += (size - 1) / 2
+    kernel = np.zeros((size, size))
+    low = np.floor(points).astype(int)
+    part = points - low
+    for dy in (0, 1):
+        for dx in (0, 1):
+            weight = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1])
+            inside = np.minimum(low + (dy, dx), size - 1)
+            np.add.at(kernel, tuple(inside.T), weight)
+    soft = np.array([0.25, 0.5, 0.25])
+    for axis in (0, 1):
+        kernel = np.apply_along_axis(np.convolve, axis, kernel, soft, mode="same")
+    return kernel / kernel.sum()
+
+
+def load_kernel(spec: str) -> np.ndarray:
+    """A blur kernel [h, w] from a file or a recipe.
+
+    Args:
+        spec: a `.mat` of MATLAB v5 or v7.3 (`FILE.mat`, its first kernel, or `FILE.mat:3`, the
+            fourth), a `.npy`, a `.png` (its grey values, scaled to sum 1), `gaussian:SIZE,STD` or
+            `motion:SIZE,SEED`.
+
+    Raises:
+        ValueError: for a recipe or file that holds no kernel; FileNotFoundError.
+
+    Example:
+        >>> load_kernel("gaussian:9,1.5").shape
+        (9, 9)
+    """
+    recipes: dict[str, tuple[Callable, type, type]] = {
+        "gaussian": (gaussian_kernel, int, float),
+        "motion": (motion_kernel, int, int),
+    }
+    name, _, rest = spec.partition(":")
+    if name in recipes:
+        make, first, second = recipes[name]
+        a, _, b = rest.partition(",")
+        try:
+            values = first(a), second(b)
+        except ValueError:
+            example = {"gaussian": "gaussian:9,1.5", "motion": "motion:17,0"}[name]
+            raise ValueError(f"kernel {spec!r}: expected something like {example}") from None
+        return make(*values)
+    path, index = Path(spec), 0
+    if not path.exists() and ".mat:" in spec:
+        stem, _, number = spec.rpartition(":")
+        if not number.isdigit():
+            raise ValueError(f"kernel {spec!r}: expected a number behind the colon, as FILE.mat:3")
+        path, index = Path(stem), int(number)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"kernel {spec!r}: no such file, nor a recipe such as gaussian:9,1.5 or motion:17,0"
+        )
+    try:
+        if path.suffix == ".mat":
+            kernels = _mat_kernels(path)
+            if index >= len(kernels):
+                raise ValueError(f"holds {len(kernels)} kernels, numbered from 0, not {index}")
+            kernel = kernels[index]
+        elif path.suffix == ".npy":
+            kernel = np.load(path, allow_pickle=False)
+        elif path.suffix == ".png":
+            with Image.open(path) as image:
+                kernel = np.asarray(image.convert("F"), np.float64)
+            if kernel.sum() == 0:
+                raise ValueError("is all black")
+            kernel = kernel / kernel.sum()
+        else:
+            raise ValueError("expected .mat, .npy or .png")
+    except (ValueError, OSError, UnidentifiedImageError, EOFError) as e:
+        raise ValueError(f"kernel {path}: {e}") from e
+    if kernel.ndim != 2 or kernel.size == 0 or not np.issubdtype(kernel.dtype, np.number):
+        raise ValueError(f"kernel {path}: expected a real array [h, w], got {list(kernel.shape)}")
+    return kernel
+
+
+def _mat_kernels(path: Path) -> list[np.ndarray]:
+    """Every kernel of the .mat's `kernels` field, or of its only array."""
+    if h5py.is_hdf5(path):  # v7.3, which stores arrays transposed
+        with h5py.File(path) as file:
+            arrays = {k: _hdf5_cells(file, v) for k, v in file.items() if not k.startswith("#")}
+    else:
+        try:
+            content = scipy.io.loadmat(str(path))
+        except (ValueError, TypeError, NotImplementedError, scipy.io.matlab.MatReadError) as e:
+            raise ValueError(f"not readable as a .mat file ({e})") from e
+        arrays = {k: _cells(v) for k, v in content.items() if not k.startswith("__")}
+    if "kernels" in arrays:
+        return arrays["kernels"]
+    if len(arrays) != 1:
+        raise ValueError(f"expected a field 'kernels', got {', '.join(arrays) or 'nothing'}")
+    return next(iter(arrays.values()))
+
+
+def _cells(array: np.ndarray) -> list[np.ndarray]:
+    return [np.asarray(a) for a in array.ravel()] if array.dtype == object else [array]
+
+
+def _hdf5_cells(file, item: Any) -> list[np.ndarray]:
+    data = item[()]
+    if data.dtype == object:
+        return [np.asarray(file[ref]).T for ref in data.ravel()]
+    return [np.asarray(data).T]

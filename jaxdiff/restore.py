@@ -1,0 +1,225 @@
+"""What `jaxdiff restore` does: read, degrade where asked, sample, score, draw, write."""
+
+import dataclasses
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import jaxdiff as jd
+from jaxdiff import data, metrics, plot
+from jaxdiff.checkpoint import replace_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The command line's choices, as they stand in metrics.json."""
+
+    kernel: str | None
+    sigma: float
+    degrade: bool
+    sampler: str
+    scale: float | None
+    steps: int
+    samples: int
+    model: str
+    seed: int
+    fit: str | None
+    batch_size: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One image: its name, what was measured, and the truth where it is known."""
+
+    name: str
+    y: np.ndarray
+    truth: np.ndarray | None
+
+
+def build_sampler(settings: Settings, denoiser, operator, y):
+    """The sampler that a name on the command line means."""
+    scale = settings.scale
+    match settings.sampler:
+        case "pigdm" | "pigdm-course" as name:
+            variance = "course" if name.endswith("course") else "paper"
+            scale = 1.0 if scale is None else scale
+            return jd.PiGDM(denoiser, operator, y, settings.sigma, scale, variance)
+        case "dps":
+            return jd.DPS(denoiser, operator, y, 1.0 if scale is None else scale)
+        case "dps-adaptive":
+            return jd.DPS(denoiser, operator, y, 100.0 if scale is None else scale, "adaptive")
+    raise ValueError(f"--sampler: unknown {settings.sampler!r}")
+
+
+def restore_images(
+    source: Path | None, settings: Settings, out: Path, console: Console
+) -> list[str]:
+    """Restore the images, write `out`, print a table; returns a line for each bad image."""
+    if not settings.degrade and settings.kernel is None:
+        raise ValueError(
+            "--kernel: say which blur the images have, or pass --degrade to blur clean ones"
+        )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: {out} is a file, name a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / "metrics.json").exists():
+        raise ValueError(f"--out: {out} holds other files than a restoration, name another folder")
+    kernel = data.load_kernel(settings.kernel or "motion:17,0")
+    unet, schedule = jd.load(settings.model)
+    size, channels = unet.config.size, unet.config.in_channels
+    if size is None:
+        raise ValueError(f"--model: {settings.model} names no sample_size in its config")
+    steps = schedule.steps(settings.steps)
+    operator = jd.operators.Blur(kernel, size)
+    jobs, bad = _read_jobs(source, settings, operator, size, channels)
+    if not jobs:
+        return bad
+    sampler = build_sampler(
+        settings, jd.Denoiser(unet, schedule), operator, np.stack([job.y for job in jobs])
+    )
+    started = time.perf_counter()
+    samples = np.asarray(
+        jd.sample(
+            sampler,
+            steps,
+            key=jax.random.key(settings.seed),
+            n=settings.samples,
+            batch_size=settings.batch_size,
+            progress=console.is_terminal,
+        )
+    )
+    seconds = time.perf_counter() - started
+    results = {
+        job.name: _score(job, drawn, operator, settings) for job, drawn in zip(jobs, samples)
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    single = len(jobs) == 1 and (source is None or not source.is_dir())
+    for job, drawn in zip(jobs, samples):
+        folder = out if single else out / job.name
+        _write_job(folder, job, drawn, results[job.name])
+    report = {
+        "settings": dataclasses.asdict(settings),
+        "seconds": round(seconds, 2),
+        "images": {
+            name: {k: v for k, v in result.items() if k != "wiener"}
+            for name, result in results.items()
+        },
+        "failed": bad,
+    }
+    if single:
+        report |= report["images"][jobs[0].name]
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    replace_file(out / "metrics.json", lambda p: Path(p).write_text(text))
+    console.print(_table(results, settings))
+    console.print(f"{len(jobs)} × {settings.samples} samples in {seconds:.1f} s: {out}/")
+    return bad
+
+
+def _read_jobs(source, settings: Settings, operator, size, channels):
+    """The images that can be restored, and a line for each that can't."""
+    if source is None:
+        if size[0] != size[1] or channels != 3:
+            raise ValueError("the bundled portrait is square and RGB: name an image of your own")
+        return [_job("portrait", data.example(size[0]), settings, operator, 0)], []
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such image or folder")
+    paths = data.list_images(source) if source.is_dir() else [source]
+    jobs, bad = [], []
+    stems = [p.stem for p in paths]
+    for i, path in enumerate(paths):
+        try:
+            image = data.read_image(path, channels)
+            try:
+                image = data.fit(image, size, settings.fit)
+            except ValueError as e:
+                raise ValueError(f"{path}: {e} (--fit resize or --fit crop)") from e
+        except (ValueError, OSError) as e:
+            if not source.is_dir():
+                raise
+            bad.append(str(e))
+            continue
+        name = path.stem if stems.count(path.stem) == 1 else path.name
+        jobs.append(_job(name, image, settings, operator, i))
+    return jobs, bad
+
+
+def _job(name, image, settings: Settings, operator, index) -> Job:
+    if not settings.degrade:
+        return Job(name, image, None)
+    noise = np.random.default_rng([settings.seed, index]).standard_normal(image.shape)
+    y = np.asarray(operator(image)) + settings.sigma * noise
+    return Job(name, y.astype(np.float32), image)
+
+
+def _score(job: Job, samples: np.ndarray, operator, settings: Settings) -> dict[str, Any]:
+    """PSNR of everything where the truth is known; the Wiener filter's image either way."""
+    mean = samples.mean(0)
+    result: dict[str, Any] = {"wiener": metrics.wiener(job.y, operator, settings.sigma)}
+    residual = np.asarray(operator(mean)) - job.y
+    result["residual_rms"] = float(np.sqrt(np.mean(residual**2)))
+    if job.truth is not None:
+        result |= {
+            "psnr_degraded": metrics.psnr(job.y, job.truth),
+            "psnr_wiener": metrics.psnr(result["wiener"], job.truth),
+            "psnr_samples": [metrics.psnr(s, job.truth) for s in samples],
+            "psnr_restored": metrics.psnr(mean, job.truth),
+        }
+    return result
+
+
+def _write_job(folder: Path, job: Job, samples: np.ndarray, result: dict[str, Any]) -> None:
+    """All pictures of one image: drawn in a temporary folder, then moved over."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+    try:
+        mean = samples.mean(0)
+        data.write_image(temporary / "degraded.png", job.y)
+        data.write_image(temporary / "restored.png", mean)
+
+        def title(text, psnr):
+            return text if psnr is None else f"{text}\n{psnr:.2f} dB"
+
+        scores = result.get("psnr_samples", [None] * len(samples))
+        panels = [] if job.truth is None else [("ground truth", job.truth)]
+        panels.append((title("degraded", result.get("psnr_degraded")), job.y))
+        panels.append((title("Wiener filter", result.get("psnr_wiener")), result["wiener"]))
+        panels += [
+            (title(f"posterior sample {i + 1}", score), s)
+            for i, (s, score) in enumerate(zip(samples[:4], scores))
+        ]
+        std = None
+        if len(samples) > 1:
+            panels.append((title("posterior mean", result.get("psnr_restored")), mean))
+            std = samples.std(0, ddof=1)
+        plot.comparison(panels, std).savefig(temporary / "comparison.png", dpi=130)
+        for path in temporary.iterdir():
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _table(results: dict[str, dict[str, Any]], settings: Settings) -> Table:
+    table = Table("image", title=f"{settings.sampler}, {settings.steps} steps, PSNR in dB")
+    columns = {
+        "degraded": "psnr_degraded",
+        "Wiener filter": "psnr_wiener",
+        "one sample": "psnr_samples",
+        f"mean of {settings.samples}": "psnr_restored",
+    }
+    scored = settings.degrade
+    for heading in columns if scored else ("residual rms",):
+        table.add_column(heading, justify="right")
+    for name, result in results.items():
+        if scored:
+            values = [np.mean(result[key]) for key in columns.values()]
+            table.add_row(name, *(f"{v:.2f}" for v in values))
+        else:
+            table.add_row(name, f"{result['residual_rms']:.4f}")
+    return table

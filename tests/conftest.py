@@ -1,0 +1,59 @@
+"""Shared fixtures. The global JAX configuration is never changed, only scoped."""
+
+import os
+from pathlib import Path
+
+# Tests of several devices run in the same process as all others: eight CPU devices for everyone.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def shared(path: str) -> Path:
+    """A file of the team's shared data, or a skip where it is absent."""
+    if not (SHARED / path).exists():
+        pytest.skip(f"needs ../shared/{path}, which is not on this machine")
+    return SHARED / path
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def faces64():
+    import jaxdiff as jd
+
+    return jd.load("faces64")
+
+
+@pytest.fixture(scope="session")
+def photograph() -> np.ndarray:
+    """The bundled portrait at the prior's size, [64, 64, 3] float32 in [0, 1]."""
+    from jaxdiff import data
+
+    return data.example()
+
+
+@pytest.fixture(scope="session")
+def kernel() -> np.ndarray:
+    """A camera-shake kernel of our own making, 17×17, sum 1."""
+    from jaxdiff import data
+
+    return data.motion_kernel(17, seed=0)
+
+
+def pytest_collection_modifyitems(items):
+    if jax.default_backend() != "cpu":
+        return
+    skip = pytest.mark.skip(reason="needs an accelerator: JAX sees only CPU devices here")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)

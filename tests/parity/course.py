@@ -1,0 +1,83 @@
+"""The course's torch loop (MVA, Laroche & Almansa), on diffusers' UNet2DModel and DDPMScheduler.
+
+The reference that trajectories are compared with. One image [1, C, H, W] at a time. In float64
+the scheduler's tables and the time embedding, which diffusers keeps in float32 whatever the
+model's dtype, are lifted to float64 (`lift_scheduler`, `convert.lift`); the formulas are
+diffusers' own.
+"""
+
+from unittest import mock
+
+import torch
+
+
+def clean_output(x):
+    return (torch.clamp(x, -1, 1) + 1) / 2
+
+
+class TorchBlur:
+    """Circular FFT blur with the kernel at the top left corner, rolled by −⌊size/2⌋."""
+
+    def __init__(self, kernel, shape, dtype):
+        padded = torch.zeros(shape, dtype=dtype)
+        padded[: kernel.shape[0], : kernel.shape[1]] = torch.as_tensor(kernel, dtype=dtype)
+        padded = torch.roll(padded, [-(s // 2) for s in kernel.shape], dims=(0, 1))
+        self.fft = torch.fft.fft2(padded)
+
+    def __call__(self, x):
+        return torch.fft.ifft2(self.fft * torch.fft.fft2(x)).real
+
+    def solve(self, residual, r2, s2):
+        response = torch.conj(self.fft) / (r2 * self.fft.abs() ** 2 + s2)
+        return torch.fft.ifft2(response * torch.fft.fft2(residual)).real
+
+
+def step(method, unet, scheduler, x, t, z, blur=None, y=None, sigma=None, scale=1.0):
+    """x_{t−1} of one step; the scheduler's own noise is replaced by z."""
+    x = x.detach().requires_grad_(method != "ddpm")
+    with torch.set_grad_enabled(method != "ddpm"):
+        eps = unet(x, t).sample
+        with mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", return_value=z):
+            out = scheduler.step(eps, int(t), x)
+        x_prev, x0_hat = out.prev_sample, out.pred_original_sample
+        if method == "ddpm":
+            return x_prev
+        x0 = clean_output(x0_hat)
+        if method.startswith("dps"):
+            misfit = torch.linalg.norm(blur(x0) - y)
+            g = torch.autograd.grad(misfit, x)[0]
+            eta = 1.0
+            if method == "dps-adaptive":
+                prev = scheduler.previous_timestep(t)
+                one = torch.ones((), dtype=scheduler.alphas_cumprod.dtype)
+                a_prev = scheduler.alphas_cumprod[prev] if prev >= 0 else one
+                alpha = scheduler.alphas_cumprod[t] / a_prev
+                eta = (1 - alpha) / alpha.sqrt()
+            return (x_prev - scale * eta * g).detach()
+        v = scheduler._get_variance(int(t))
+        r2 = v / (1 + v)
+        d = blur.solve((y - blur(x0)).detach(), r2, (sigma or 1e-8) ** 2)
+        g = torch.autograd.grad((x0 * d).sum(), x)[0]
+        return (x_prev + scale * r2 / (1 + v).sqrt() * g).detach()
+
+
+def trajectory(method, unet, scheduler, num_steps, noise, **kwargs):
+    """All states x_T, ..., x_0 (tensors in [-1, 1]); noise: [T + 1, 1, C, H, W]."""
+    scheduler.set_timesteps(num_steps)
+    states = [noise[0]]
+    for i, t in enumerate(scheduler.timesteps):
+        states.append(step(method, unet, scheduler, states[-1], t, noise[i + 1], **kwargs))
+    return states
+
+
+def lift_scheduler(scheduler):
+    """Recompute a linear schedule's tables in float64."""
+    c = scheduler.config
+    assert c.beta_schedule == "linear" and not c.rescale_betas_zero_snr
+    scheduler.betas = torch.linspace(
+        c.beta_start, c.beta_end, c.num_train_timesteps, dtype=torch.float64
+    )
+    scheduler.alphas = 1 - scheduler.betas
+    scheduler.alphas_cumprod = torch.cumprod(scheduler.alphas, 0)
+    scheduler.one = torch.ones((), dtype=torch.float64)
+    return scheduler
