@@ -100,9 +100,10 @@ class Denoiser:
         signal = jnp.asarray(self.schedule.sqrt_alphas_cumprod, dtype)[t]
         noise = jnp.asarray(self.schedule.sqrt_one_minus_alphas_cumprod, dtype)[t]
         if config.prediction_type == "epsilon":
-            x0_hat, eps = (x_t - noise * output) / signal, output
+            # Times a reciprocal, here and below: see GroupNorm.
+            x0_hat, eps = (x_t - noise * output) * (1 / signal), output
         elif config.prediction_type == "sample":
-            x0_hat, eps = output, (x_t - signal * output) / noise
+            x0_hat, eps = output, (x_t - signal * output) * (1 / noise)
         else:
             x0_hat, eps = signal * x_t - noise * output, signal * output + noise * x_t
         if config.thresholding:
@@ -123,5 +124,6 @@ def predict(denoiser, x_t, c: Steps) -> Prediction:
     if hasattr(denoiser, "predict"):
         return denoiser.predict(x_t, c.t)
     x0_hat = denoiser(x_t, c.t)
-    eps = (x_t - jnp.sqrt(c.alphas_cumprod) * x0_hat) / jnp.sqrt(1 - c.alphas_cumprod)
+    reciprocal = 1 / jnp.sqrt(1 - c.alphas_cumprod)
+    eps = (x_t - jnp.sqrt(c.alphas_cumprod) * x0_hat) * reciprocal
     return Prediction(x0_hat, eps)

@@ -87,8 +87,13 @@ class GroupNorm(nnx.Module):
         n, c = x.shape[0], x.shape[-1]
         pixels = x.astype(dtype).reshape(n, -1, c)
 
+        # Sums times a reciprocal, not means: whether XLA turns a division by a constant into such a
+        # product depends on how many devices the program is for, and so would the rounding.
+        reciprocal = self.groups / (pixels.shape[1] * c)
+
         def group_mean(per_pixel):  # over pixels first: contiguous along the channels
-            per_group = per_pixel.mean(1).reshape(n, self.groups, -1).mean(-1, keepdims=True)
+            per_group = per_pixel.sum(1).reshape(n, self.groups, -1).sum(-1, keepdims=True)
+            per_group = per_group * reciprocal
             return jnp.broadcast_to(per_group, (n, self.groups, c // self.groups)).reshape(n, 1, c)
 
         mean = group_mean(pixels)
@@ -170,9 +175,12 @@ class Attention(nnx.Module):
         )
         # Not jax.nn.dot_product_attention: its softmax is in float32 even for float64.
         logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
-        weights = jax.nn.softmax(logits.astype(dtype), -1).astype(x.dtype)
-        h = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, height * width, -1)
+        logits = logits.astype(jnp.promote_types(x.dtype, jnp.float32))
+        weights = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
+        # Times a reciprocal: as a division its rounding would depend on the number of devices.
+        weights = weights * jnp.reciprocal(weights.sum(-1, keepdims=True))
+        h = jnp.einsum("nhqk,nkhd->nqhd", weights.astype(x.dtype), v)
+        h = h.reshape(n, height * width, -1)
         return (x + self.to_out[0](h).reshape(x.shape)) / self.rescale
 
 

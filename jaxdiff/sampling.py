@@ -1,4 +1,4 @@
-"""The whole trajectory: one scan over steps of a step vmapped over samples."""
+"""The whole trajectory: one scan over steps of a step mapped over samples."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm.auto import tqdm
 
-from jaxdiff.platform import jit
+from jaxdiff.platform import jit, over_samples
 from jaxdiff.pytree import pytree, replace_leaf
 from jaxdiff.schedule import Steps
 from jaxdiff.units import to_image
@@ -174,7 +174,7 @@ def _part(sampler, steps, start, key, samples, x, keep, sharding):
 def _scan(sampler, steps, start, key, samples, x, keep):
     """The loop. Nothing in it depends on how many samples there are."""
 
-    def one_step(x, c, i, image, number, y, noise):
+    def one_step(c, i, x, image, number, y, noise):
         z = _draw(key, image, number, i + 1, x.shape, x.dtype) if noise is None else noise[i + 1]
         restoring = sampler if y is None else replace_leaf(sampler, y=y)
         x, info = restoring.step(x, c, z)
@@ -182,9 +182,8 @@ def _scan(sampler, steps, start, key, samples, x, keep):
 
     def body(x, step):
         c, i = step
-        return jax.vmap(partial(one_step, c=c, i=i))(
-            x, image=samples.image, number=samples.number, y=samples.y, noise=samples.noise
-        )
+        step_i = partial(one_step, c, i)
+        return over_samples(step_i)(x, samples.image, samples.number, samples.y, samples.noise)
 
     return jax.lax.scan(body, x, (steps, start + jnp.arange(len(steps))))
 
