@@ -9,7 +9,12 @@ from diffusers.models import embeddings
 
 
 def _embedding64(
-    timesteps, embedding_dim, flip_sin_to_cos=False, downscale_freq_shift=1, scale=1, max_period=10000
+    timesteps,
+    embedding_dim,
+    flip_sin_to_cos=False,
+    downscale_freq_shift=1,
+    scale=1,
+    max_period=10000,
 ):
     """diffusers' get_timestep_embedding, float64 where it has float32."""
     half = embedding_dim // 2

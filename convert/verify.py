@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from diffusers import UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
 
 import jaxdiff as jd
 from convert.lift import lifted_time_embedding
@@ -101,6 +101,7 @@ def _torch_blocks(model, x, t, labels):
 
 def _jax_blocks(unet, x, t, labels):
     """Outputs of the blocks in one compiled call: their classes' `__call__` is watched in tracing."""
+
     @jax.jit
     def run(state, x, t, labels):
         found: dict[str, Any] = {}

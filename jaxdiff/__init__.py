@@ -1,19 +1,19 @@
 """Restore images with a diffusion prior, in JAX.
 
-    >>> import jax, jaxdiff as jd
-    >>> unet, schedule = jd.load("faces64")
-    >>> denoiser = jd.Denoiser(unet, schedule)
-    >>> faces = jd.sample(jd.DDPM(denoiser), schedule.steps(2), key=jax.random.key(0), n=4)
-    >>> faces.shape
-    (4, 64, 64, 3)
+>>> import jax, jaxdiff as jd
+>>> unet, schedule = jd.load("faces64")
+>>> denoiser = jd.Denoiser(unet, schedule)
+>>> faces = jd.sample(jd.DDPM(denoiser), schedule.steps(2), key=jax.random.key(0), n=4)
+>>> faces.shape
+(4, 64, 64, 3)
 """
 
-from jaxdiff import operators, priors
+from jaxdiff import data, metrics, operators, priors
 from jaxdiff.checkpoint import load, save
 from jaxdiff.config import UNet2DConfig
 from jaxdiff.denoiser import Denoiser, Prediction
-from jaxdiff.sampling import sample
 from jaxdiff.samplers import DDIM, DDPM, DPS, PiGDM
+from jaxdiff.sampling import sample
 from jaxdiff.schedule import Schedule, ScheduleConfig, Steps
 from jaxdiff.unet import UNet2D
 
@@ -31,7 +31,9 @@ __all__ = [
     "Steps",
     "UNet2D",
     "UNet2DConfig",
+    "data",
     "load",
+    "metrics",
     "operators",
     "priors",
     "sample",

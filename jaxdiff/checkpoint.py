@@ -132,7 +132,9 @@ def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
     """
     folder = Path(folder)
     if (folder / "unet").exists():
-        raise FileExistsError(f"{folder} holds a checkpoint in unet/ and scheduler/: choose another")
+        raise FileExistsError(
+            f"{folder} holds a checkpoint in unet/ and scheduler/: choose another"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         torch_name(path): to_torch_layout(path, np.asarray(param[...]))
@@ -156,7 +158,9 @@ def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
 
 def replace_file(path: Path, write: Callable[[str], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+    )
     os.close(handle)
     try:
         write(temporary)
@@ -284,7 +288,9 @@ def _open_weights(source, find: Callable[[str], Path | None], prefix: str) -> Te
                 raise FileNotFoundError(f"{path}: its shard {shard} is not there")
             tensors |= _open_file(shard_path)
         return tensors
-    raise FileNotFoundError(f"{source}: no weights: expected {prefix}{_WEIGHTS[0]} or {_WEIGHTS[2]}")
+    raise FileNotFoundError(
+        f"{source}: no weights: expected {prefix}{_WEIGHTS[0]} or {_WEIGHTS[2]}"
+    )
 
 
 def _open_file(path: Path) -> Tensors:
@@ -303,7 +309,9 @@ def _open_safetensors(path: Path) -> Tensors:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except SafetensorError as e:
         raise ValueError(f"{path}: not a whole safetensors file, download it again ({e})") from e
-    return {name: (shape, lambda name=name: file.get_tensor(name)) for name, shape in shapes.items()}
+    return {
+        name: (shape, lambda name=name: file.get_tensor(name)) for name, shape in shapes.items()
+    }
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -317,9 +325,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch raises many kinds for a damaged or a refused file
         reason = str(e).strip().splitlines()[0]
-        raise ValueError(
-            f"{path}: damaged, or holds something besides tensors ({reason})"
-        ) from e
+        raise ValueError(f"{path}: damaged, or holds something besides tensors ({reason})") from e
     check_tensors(path, state, torch.Tensor)
 
     def view(tensor):

@@ -1,6 +1,7 @@
 """Checks of what a user passes, made once, at construction."""
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 

@@ -66,7 +66,7 @@ def restore(
         str | None,
         typer.Option(
             help="The blur: a .mat (v5, v7.3; FILE.mat:3 takes its fourth), .npy or .png file, "
-            "gaussian:SIZE,STD or motion:SIZE,SEED.  [default with --degrade: motion:17,0]",
+            "gaussian:SIZE,STD or motion:SIZE,SEED.  [default with --degrade: motion:9,0]",
             show_default=False,
         ),
     ] = None,
@@ -84,7 +84,7 @@ def restore(
             help="Guidance scale.  [default: 1, and 100 for dps-adaptive]", show_default=False
         ),
     ] = None,
-    steps: StepsOption = 50,
+    steps: StepsOption = 20,
     samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 4,
     model: ModelOption = "faces64",
     seed: SeedOption = 0,
@@ -198,7 +198,9 @@ def parse_sigma(text: str) -> float:
     try:
         value = float(numerator) / (float(denominator) if slash else 1)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"--sigma: expected a number such as 0.04 or 10/255, got {text!r}") from None
+        raise ValueError(
+            f"--sigma: expected a number such as 0.04 or 10/255, got {text!r}"
+        ) from None
     if not 0 <= value < float("inf"):
         raise ValueError(f"--sigma: expected a finite number ≥ 0, got {text}")
     return value

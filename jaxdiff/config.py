@@ -229,7 +229,10 @@ def _check_channels(c: UNet2DConfig):
             or (i == len(c.block_out_channels) - 1 and c.mid_block_type and c.add_attention)
         ):
             _fail("attention_head_dim", f"at most the {ch} channels of its block", c.head_dim(ch))
-        if any("AttnSkip" in b for b in (c.down_block_types[i], c.up_block_types[-1 - i])) and ch % 32:
+        if (
+            any("AttnSkip" in b for b in (c.down_block_types[i], c.up_block_types[-1 - i]))
+            and ch % 32
+        ):
             _fail(f"block_out_channels[{i}]", "a multiple of 32, AttnSkip's norm groups", ch)
     attn_groups = c.attn_norm_num_groups
     if attn_groups is not None and c.block_out_channels[-1] % attn_groups:

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.io
+import scipy.ndimage
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -152,9 +153,8 @@ def motion_kernel(size: int, seed: int) -> np.ndarray:
             weight = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1])
             inside = np.minimum(low + (dy, dx), size - 1)
             np.add.at(kernel, tuple(inside.T), weight)
-    soft = np.array([0.25, 0.5, 0.25])
     for axis in (0, 1):
-        kernel = np.apply_along_axis(np.convolve, axis, kernel, soft, mode="same")
+        kernel = scipy.ndimage.convolve1d(kernel, [0.25, 0.5, 0.25], axis, mode="constant")
     return kernel / kernel.sum()
 
 
@@ -184,7 +184,7 @@ def load_kernel(spec: str) -> np.ndarray:
         try:
             values = first(a), second(b)
         except ValueError:
-            example = {"gaussian": "gaussian:9,1.5", "motion": "motion:17,0"}[name]
+            example = {"gaussian": "gaussian:9,1.5", "motion": "motion:9,0"}[name]
             raise ValueError(f"kernel {spec!r}: expected something like {example}") from None
         return make(*values)
     path, index = Path(spec), 0
@@ -195,7 +195,7 @@ def load_kernel(spec: str) -> np.ndarray:
         path, index = Path(stem), int(number)
     if not path.is_file():
         raise FileNotFoundError(
-            f"kernel {spec!r}: no such file, nor a recipe such as gaussian:9,1.5 or motion:17,0"
+            f"kernel {spec!r}: no such file, nor a recipe such as gaussian:9,1.5 or motion:9,0"
         )
     try:
         if path.suffix == ".mat":

@@ -1,6 +1,7 @@
 """The layers a UNet2D is made of: NHWC, torch's attribute names, diffusers' arithmetic."""
 
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,8 @@ class Conv(nnx.Module):
         self.padding = ((size // 2, size // 2),) * 2 if padding is None else padding
 
     def __call__(self, x):
-        return conv2d(x, self.kernel[...], self.stride, self.padding) + self.bias[...]
+        y = cast(jax.Array, conv2d(x, self.kernel[...], self.stride, self.padding))
+        return y + self.bias[...]
 
 
 class GroupNorm(nnx.Module):
@@ -230,7 +232,7 @@ class Resnet(nnx.Module):
         out_channels: int,
         config,
         *,
-        groups: int | None,
+        groups: int,
         groups_out: int | None = None,
         rescale: float = 1.0,
         resize=None,

@@ -33,7 +33,10 @@ def comparison(panels: Sequence[tuple[str, np.ndarray]], std: np.ndarray | None 
         axis.set_title(title, fontsize=9)
     if std is not None:
         axis = axes[count - 1]
-        drawn = axis.imshow(np.asarray(std).mean(-1) * 255, cmap="magma", vmin=0)
+        deviation = np.asarray(std).mean(-1) * 255
+        # A scale that a few pixels at the border do not set.
+        top = float(np.quantile(deviation, 0.995)) or 1.0
+        drawn = axis.imshow(deviation, cmap="magma", vmin=0, vmax=top)
         axis.set_title("standard deviation\n(units of 1/255)", fontsize=9)
         figure.colorbar(drawn, ax=axis, fraction=0.046, pad=0.03).ax.tick_params(labelsize=7)
     return figure

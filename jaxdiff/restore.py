@@ -63,6 +63,8 @@ def restore_images(
     source: Path | None, settings: Settings, out: Path, console: Console
 ) -> list[str]:
     """Restore the images, write `out`, print a table; returns a line for each bad image."""
+    if source is not None and not source.exists():
+        raise FileNotFoundError(f"{source}: no such image or folder")
     if not settings.degrade and settings.kernel is None:
         raise ValueError(
             "--kernel: say which blur the images have, or pass --degrade to blur clean ones"
@@ -71,7 +73,7 @@ def restore_images(
         raise ValueError(f"--out: {out} is a file, name a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / "metrics.json").exists():
         raise ValueError(f"--out: {out} holds other files than a restoration, name another folder")
-    kernel = data.load_kernel(settings.kernel or "motion:17,0")
+    kernel = data.load_kernel(settings.kernel or "motion:9,0")
     unet, schedule = jd.load(settings.model)
     size, channels = unet.config.size, unet.config.in_channels
     if size is None:
@@ -128,8 +130,6 @@ def _read_jobs(source, settings: Settings, operator, size, channels):
         if size[0] != size[1] or channels != 3:
             raise ValueError("the bundled portrait is square and RGB: name an image of your own")
         return [_job("portrait", data.example(size[0]), settings, operator, 0)], []
-    if not source.exists():
-        raise FileNotFoundError(f"{source}: no such image or folder")
     paths = data.list_images(source) if source.is_dir() else [source]
     jobs, bad = [], []
     stems = [p.stem for p in paths]

@@ -1,5 +1,6 @@
 """The whole trajectory: one scan over steps of a step mapped over samples."""
 
+import operator
 from functools import partial
 from typing import Any
 
@@ -147,7 +148,7 @@ def _trajectory(sampler, steps, key, samples, segment, bar, shape, dtype, keep, 
         return x, kept
     x, pieces = _begin(key, samples, shape, dtype), []
     for start in range(0, total, segment):
-        piece = jax.tree.map(lambda a: a[start : start + segment], steps)
+        piece = jax.tree.map(operator.itemgetter(slice(start, start + segment)), steps)
         x, kept = _part(sampler, piece, np.int32(start), key, samples, x, keep, sharding)
         pieces.append(kept)
         jax.block_until_ready(x)

@@ -59,6 +59,7 @@ class UNet2D(nnx.Module):
             self.time_proj = FourierProjection(widths[0], rngs=rngs)
             time_channels *= 2
         elif c.time_embedding_type == "learned":
+            assert c.num_train_timesteps is not None  # the config sees to it
             self.time_proj = nnx.Embed(c.num_train_timesteps, widths[0], rngs=rngs)
         self.time_embedding = TimestepEmbedding(time_channels, c.time_embed_dim, rngs=rngs)
         if c.class_embed_type == "timestep":

@@ -73,7 +73,9 @@ class Blur:
         """F⁻¹ diag(response(K)) F x."""
         x = jnp.asarray(x)
         if x.shape[-3:-1] != self.shape:
-            raise ValueError(f"expected [..., {self.shape[0]}, {self.shape[1]}, C], got {list(x.shape)}")
+            raise ValueError(
+                f"expected [..., {self.shape[0]}, {self.shape[1]}, C], got {list(x.shape)}"
+            )
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         spectrum = response(self._transfer(dtype)) * jnp.fft.rfft2(x.astype(dtype), axes=(-3, -2))
         return jnp.fft.irfft2(spectrum, s=self.shape, axes=(-3, -2)).astype(x.dtype)

@@ -23,7 +23,10 @@ class PiGDM:
 
     `variance="course"`: v is the DDPM posterior variance, r² = ρ² = v/(1+v).
     `variance="paper"`: v = (1−ᾱ_t)/ᾱ_t, so that r² = v/(1+v) = 1−ᾱ_t and 1/√(1+v) = √ᾱ_t; r² is
-    a variance in the network's [-1, 1], and so ρ² = r²/4 in image units, where σ and y live.
+    a variance in the network's [-1, 1], and so ρ² = r²/4 in image units, where σ and y live. Its
+    guidance does not shrink with the step: use it at about 20 steps and "course" at about 100. On
+    faces64 (6 faces, 17×17 shake, σ = 10/255, PSNR of a draw at 20, 50, 100 steps): paper 26.7,
+    24.8, 19.2 dB; course 20.0, 25.2, 25.5 dB.
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
@@ -61,7 +64,9 @@ class PiGDM:
         if self.variance not in ("course", "paper"):
             raise ValueError(f"variance: expected 'course' or 'paper', got {self.variance!r}")
         if not hasattr(self.operator, "solve"):
-            raise TypeError(f"operator: ΠGDM needs solve(), {type(self.operator).__name__} has none")
+            raise TypeError(
+                f"operator: ΠGDM needs solve(), {type(self.operator).__name__} has none"
+            )
         object.__setattr__(self, "y", measurement(self.y, self.operator, self.denoiser))
         object.__setattr__(self, "sigma", nonnegative("sigma", self.sigma))
         object.__setattr__(self, "scale", nonnegative("scale", self.scale))
