@@ -1,0 +1,262 @@
+"""The command line, as its user meets it: in an empty folder."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+import jaxdiff as jd
+from jaxdiff import cli, data, metrics
+from tests.conftest import shared
+
+FAST = ["--steps", "3", "--samples", "2"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run `jaxdiff ARGS` in an empty folder; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "cache_compiled_programs", lambda: None)
+    monkeypatch.setattr("warnings.showwarning", None, raising=False)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["jaxdiff", *map(str, args)])
+        with pytest.raises(SystemExit) as e:
+            cli.main()
+        out, err = capsys.readouterr()
+        return e.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    data.write_image(path, data.example())
+    return path
+
+
+def test_help(run):
+    for command in ([], ["restore"], ["sample"], ["convert"]):
+        code, out, _ = run(*command, "--help")
+        assert code == 0 and "Usage" in out
+
+
+def test_demo_beats_the_degraded_image_and_the_wiener_filter(run, tmp_path):
+    """The command of the README, as it is."""
+    code, out, err = run("restore")
+    assert code == 0, err
+    report = json.loads((tmp_path / "restored/metrics.json").read_text())
+    print(report)
+    assert report["psnr_restored"] > report["psnr_wiener"] + 2
+    assert report["psnr_wiener"] > report["psnr_degraded"] + 2
+    for key in ("psnr_degraded", "psnr_wiener", "psnr_restored"):
+        assert f"{report[key]:.2f}" in out
+    with Image.open(tmp_path / "restored/comparison.png") as picture:
+        assert picture.width > 1000
+    truth, restored = data.example(), data.read_image(tmp_path / "restored/restored.png")
+    assert metrics.psnr(restored, truth) == pytest.approx(report["psnr_restored"], abs=1e-9)
+
+
+def test_measured_image(run, photo, tmp_path):
+    """Without --degrade the image is the measurement, and there is no truth to score against."""
+    code, _, err = run("restore", photo, "--kernel", "gaussian:5,1", "--out", "a", *FAST)
+    assert code == 0, err
+    report = json.loads((tmp_path / "a/metrics.json").read_text())
+    assert "psnr_restored" not in report and "residual_rms" in report
+    degraded = data.read_image(tmp_path / "a/degraded.png")
+    np.testing.assert_array_equal(degraded, data.read_image(photo))
+
+
+@pytest.mark.parametrize("sampler", [m.value for m in cli.Method])
+def test_every_sampler(run, photo, sampler):
+    code, _, err = run("restore", photo, "--degrade", "--sampler", sampler, *FAST)
+    assert code == 0, err
+
+
+def test_folder_with_a_bad_image(run, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a", "c"):
+        data.write_image(folder / f"{name}.png", data.example())
+    (folder / "b.png").write_bytes(b"no picture")
+    Image.new("L", (64, 64)).save(folder / "grey.png")
+    Image.new("RGB", (80, 64)).save(folder / "wide.png")
+    (folder / "notes.txt").write_text("not an image, and not meant as one")
+    code, out, err = run("restore", folder, "--degrade", "--out", "r", *FAST)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 3 and "Traceback" not in err
+    for part in ("b.png", "grey.png: has 1 channels", "wide.png: is 64×80", "--fit"):
+        assert part in err
+    assert {p.name for p in (tmp_path / "r").iterdir()} == {"a", "c", "metrics.json"}
+    report = json.loads((tmp_path / "r/metrics.json").read_text())
+    assert len(report["failed"]) == 3 and set(report["images"]) == {"a", "c"}
+    assert "a" in out and "c" in out
+
+
+def test_fit(run, tmp_path):
+    Image.fromarray(data.to_uint8(data.example(100))).save("big.png")
+    for how in ("resize", "crop"):
+        code, _, err = run("restore", "big.png", "--degrade", "--fit", how, "--out", how, *FAST)
+        assert code == 0, err
+    code, _, err = run("restore", "big.png", "--degrade", *FAST)
+    assert code == 2 and "100×100" in err and "--fit" in err
+
+
+def test_sample(run, tmp_path):
+    code, out, err = run("sample", "--n", 5, "--steps", 2, "--out", "faces.png")
+    assert code == 0, err
+    with Image.open(tmp_path / "faces.png") as picture:
+        assert picture.size == (3 * 66 - 2, 2 * 66 - 2)
+    assert "faces.png" in out
+
+
+def test_convert(run, tmp_path):
+    code, _, err = run("convert", "faces64", "copy")
+    assert code == 0, err
+    assert jd.load(tmp_path / "copy")[0].config.sample_size == 64
+    code, _, err = run("convert", "faces64", "copy")
+    assert code == 2 and "not empty" in err
+
+
+def test_convert_verify(tmp_path):
+    """`python -m convert`, with the report on both precisions."""
+    repository = Path(__file__).resolve().parents[1]
+    source = repository / "jaxdiff/priors/faces64"
+    done = subprocess.run(
+        [sys.executable, "-m", "convert", source, tmp_path / "out", "--verify"],
+        cwd=repository, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for part in (
+        "float32",
+        "float64",
+        "down_blocks.3",
+        "mid_block",
+        "up_blocks.0",
+        "output",
+        "agrees",
+    ):
+        assert part in done.stdout
+    last = [line for line in done.stdout.splitlines() if "output " in line and "│" in line]
+    values = [float(v) for v in re.findall(r"\d\.\d+e[-+]\d+", last[-1])]
+    assert len(last) == 2 and values[-1] <= 1e-10
+
+
+def bad_files(folder: Path):
+    np.save(folder / "nan.npy", np.array([[1.0, np.nan]]))
+    np.save(folder / "big.npy", np.ones((65, 65)))
+    np.save(folder / "flat.npy", np.ones(3))
+    Image.new("RGBA", (64, 64)).save(folder / "rgba.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (folder / "broken.mat").write_bytes(b"no mat")
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("")
+    checkpoint = folder / "checkpoint"
+    jd.save(checkpoint, *jd.load("faces64"))
+    config = json.loads((checkpoint / "config.json").read_text())
+    for name, change in (("truncated", {}), ("unknown", {"act_fn": "tanh"}), ("bin", {})):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config | change))
+        (folder / name / "scheduler_config.json").write_text("{}")
+    weights = "diffusion_pytorch_model.safetensors"
+    (folder / "truncated" / weights).write_bytes((checkpoint / weights).read_bytes()[:100_000])
+    torch.save({"a": "text"}, folder / "bin" / "diffusion_pytorch_model.bin")
+
+
+BAD = {
+    "kernel-nan": (["--kernel", "nan.npy"], "NaN"),
+    "kernel-too-large": (["--kernel", "big.npy"], "larger than the image"),
+    "kernel-1d": (["--kernel", "flat.npy"], "flat.npy"),
+    "kernel-absent": (["--kernel", "none.mat"], "none.mat"),
+    "kernel-broken": (["--kernel", "broken.mat"], "broken.mat"),
+    "kernel-recipe": (["--kernel", "gaussian:9"], "gaussian:9,1.5"),
+    "sigma-negative": (["--sigma", "-0.1"], "--sigma"),
+    "sigma-text": (["--sigma", "loud"], "--sigma"),
+    "scale-negative": (["--scale", "-1"], "scale"),
+    "steps": (["--steps", "1001"], "1 to 1000"),
+    "steps-zero": (["--steps", "0"], "steps"),
+    "sampler": (["--sampler", "magic"], "sampler"),
+    "image-absent": (["none.png"], "none.png"),
+    "image-channels": (["rgba.png", "--degrade"], "4 channels"),
+    "image-broken": (["broken.png", "--degrade"], "broken.png"),
+    "no-kernel": (["rgba.png"], "--kernel"),
+    "empty-folder": (["empty", "--degrade"], "no images"),
+    "model-absent": (["--model", "nowhere"], "nowhere"),
+    "model-empty": (["--model", "empty"], "no diffusers checkpoint"),
+    "model-truncated": (["--model", "truncated"], "safetensors"),
+    "model-unknown": (["--model", "unknown"], "act_fn"),
+    "model-bin": (["--model", "bin"], "tensors"),
+    "out-is-a-file": (["--out", "file"], "file"),
+    "out-holds-other-things": (["--out", "checkpoint"], "checkpoint"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    bad_files(folder)
+    return folder
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(case, run, bad_folder, monkeypatch):
+    arguments, message = BAD[case]
+    monkeypatch.chdir(bad_folder)
+    before = sorted(bad_folder.rglob("*"))
+    code, _, err = run("restore", *arguments)
+    assert code == 2
+    assert message in err and "Traceback" not in err
+    if case not in ("steps-zero", "sampler"):  # typer's own box, for what it checks itself
+        assert len(err.strip().splitlines()) == 1, err
+    assert sorted(bad_folder.rglob("*")) == before, "something was written"
+
+
+@pytest.mark.parametrize("suffix", ["mat", "npy", "png"])
+def test_kernel_files(suffix, tmp_path):
+    kernel = data.gaussian_kernel(7, 1.5)
+    path = tmp_path / f"k.{suffix}"
+    if suffix == "mat":
+        cells = np.empty((1, 2), object)
+        cells[0, 0], cells[0, 1] = kernel, kernel.T * 2
+        scipy.io.savemat(path, {"kernels": cells})
+        np.testing.assert_allclose(data.load_kernel(f"{path}:1"), kernel.T * 2)
+    elif suffix == "npy":
+        np.save(path, kernel)
+    else:
+        Image.fromarray((kernel / kernel.max() * 255).round().astype(np.uint8)).save(path)
+    tolerance = 1e-3 if suffix == "png" else 1e-12
+    np.testing.assert_allclose(data.load_kernel(str(path)), kernel, atol=tolerance)
+
+
+def test_kernels_of_both_matlab_versions_on_the_command_line(run, photo):
+    for name in ("kernels_12.mat", "Levin09.mat"):
+        spec = shared("data/kernels") / name
+        code, _, err = run(
+            "restore", photo, "--degrade", "--kernel", spec, "--out", name[:3], *FAST
+        )
+        assert code == 0, err
+
+
+def test_psnr_against_scikit_image():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 9, 7, 3))
+    expected = peak_signal_noise_ratio(data.to_uint8(a), data.to_uint8(b), data_range=255)
+    assert metrics.psnr(a, b) == pytest.approx(expected, abs=1e-12)
+    assert metrics.psnr(a, a) == float("inf")
+
+
+def test_motion_kernel_is_a_kernel():
+    for seed in range(5):
+        kernel = data.motion_kernel(15, seed)
+        assert kernel.shape == (15, 15) and kernel.min() >= 0 and kernel.sum() == pytest.approx(1)
+        assert (kernel > 0.01).sum() > 5
+    assert not np.allclose(data.motion_kernel(15, 0), data.motion_kernel(15, 1))

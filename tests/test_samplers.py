@@ -1,0 +1,356 @@
+"""A contract for every sampler: one row a new one."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxdiff as jd
+from jaxdiff.pytree import replace_leaf
+
+CONFIG = jd.UNet2DConfig(
+    sample_size=8,
+    block_out_channels=(8, 8),
+    down_block_types=("DownBlock2D",) * 2,
+    up_block_types=("UpBlock2D",) * 2,
+    mid_block_type=None,
+    layers_per_block=1,
+    norm_num_groups=4,
+)
+SAMPLERS = {
+    "ddpm": lambda d, a, y: jd.DDPM(d),
+    "ddim": lambda d, a, y: jd.DDIM(d, eta=0.5),
+    "dps": lambda d, a, y: jd.DPS(d, a, y),
+    "dps-adaptive": lambda d, a, y: jd.DPS(d, a, y, 50.0, "adaptive"),
+    "pigdm": lambda d, a, y: jd.PiGDM(d, a, y, 0.1),
+    "pigdm-paper": lambda d, a, y: jd.PiGDM(d, a, y, 0.1, variance="paper"),
+}
+RESTORING = [name for name in SAMPLERS if name not in ("ddpm", "ddim")]
+KEY = jax.random.key(0)
+
+
+def make(name, seed=0, blur=3, batch=None):
+    unet = jd.UNet2D(CONFIG, rngs=nnx.Rngs(seed))
+    denoiser = jd.Denoiser(unet, jd.Schedule.from_config())
+    operator = jd.operators.Blur(np.ones((blur, blur)) / blur**2, (8, 8))
+    shape = (8, 8, 3) if batch is None else (batch, 8, 8, 3)
+    y = np.random.default_rng(seed).random(shape).astype("f")
+    return SAMPLERS[name](denoiser, operator, y)
+
+
+@pytest.fixture(scope="module")
+def steps():
+    return jd.Schedule.from_config().steps(6)
+
+
+@pytest.fixture(params=SAMPLERS)
+def name(request):
+    return request.param
+
+
+def test_images_in_range(name, steps):
+    images = jd.sample(make(name), steps, key=KEY, n=3)
+    chex.assert_shape(images, (3, 8, 8, 3))
+    assert images.dtype == jnp.float32
+    assert 0 <= images.min() and images.max() <= 1
+    assert np.ptp(np.asarray(images), axis=0).max() > 1e-3, "the samples differ"
+
+
+def test_same_sample_whatever_n_and_batch_size(name, steps):
+    sampler = make(name)
+    alone = jd.sample(sampler, steps, key=KEY, n=1)
+    many = jd.sample(sampler, steps, key=KEY, n=5)
+    np.testing.assert_allclose(alone, many[:1], atol=1e-5)
+    chunked = jd.sample(sampler, steps, key=KEY, n=5, batch_size=2)
+    np.testing.assert_allclose(chunked, many, atol=1e-5)
+
+
+def test_same_sample_on_eight_devices(name, steps):
+    devices = jax.devices()
+    if len(devices) < 8:
+        pytest.skip(f"needs 8 devices, JAX sees {len(devices)}")
+    mesh = jax.sharding.Mesh(np.array(devices[:8]), ("samples",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("samples"))
+    sampler = make(name)
+    one = jd.sample(sampler, steps, key=KEY, n=11)
+    eight = jd.sample(sampler, steps, key=KEY, n=11, sharding=sharding)
+    np.testing.assert_allclose(one, eight, atol=1e-5)
+    kept = jd.sample(sampler, steps, key=KEY, n=3, sharding=sharding, keep=lambda x, info: x)[1]
+    chex.assert_shape(kept, (6, 3, 8, 8, 3))
+
+
+def test_progress_changes_nothing(name, steps, capsys):
+    sampler = make(name)
+    plain, kept = jd.sample(sampler, steps, key=KEY, n=2, keep=lambda x, info: info["x0_hat"])
+    bar, kept_bar = jd.sample(
+        sampler, steps, key=KEY, n=2, keep=lambda x, info: info["x0_hat"], progress=True
+    )
+    np.testing.assert_allclose(plain, bar, atol=1e-5)
+    np.testing.assert_allclose(kept, kept_bar, atol=1e-5)
+    assert "6/6" in capsys.readouterr().err
+
+
+def test_noise_replaces_the_draws(name, steps):
+    noise = np.random.default_rng(0).standard_normal((7, 2, 8, 8, 3)).astype("f")
+    sampler = make(name)
+    images = jd.sample(sampler, steps, noise=noise)
+    np.testing.assert_allclose(images[1:], jd.sample(sampler, steps, noise=noise[:, 1:]), atol=1e-5)
+    x = noise[0, 0]
+    rows = steps.astype(np.float32)
+    for i in range(6):
+        x, _ = sampler.step(
+            jnp.asarray(x), jax.tree.map(lambda a, i=i: a[i], rows), noise[i + 1, 0]
+        )
+    np.testing.assert_allclose(images[0], np.clip(x, -1, 1) / 2 + 0.5, atol=1e-5)
+
+
+def test_one_network_evaluation_a_step(name, steps):
+    """Counted in the traced step: the network's first layer occurs once."""
+    sampler, calls = make(name), []
+
+    class Counting(jd.UNet2D):
+        def __call__(self, *args, **kwargs):
+            calls.append(1)
+            return super().__call__(*args, **kwargs)
+
+    counting = Counting(CONFIG, rngs=nnx.Rngs(0))
+    sampler = replace_leaf(sampler, denoiser=replace_leaf(sampler.denoiser, unet=counting))
+    c = jax.tree.map(lambda a: a[0], steps.astype(np.float32))
+    jax.make_jaxpr(sampler.step)(jnp.zeros((8, 8, 3)), c, jnp.zeros((8, 8, 3)))
+    assert len(calls) == 1
+
+
+def test_no_retrace(name, steps):
+    """Another y, kernel (also of another size), sigma, scale or set of weights: one trace."""
+    traces = []
+
+    def keep(x, info):  # runs once a trace
+        traces.append(1)
+        return x.mean()
+
+    sampler = make(name)
+    jd.sample(sampler, steps, key=KEY, keep=keep)
+    assert len(traces) == 1
+    others = [make(name, seed=1), make(name, blur=4)]
+    if name in RESTORING:
+        others.append(type(sampler)(**(vars(sampler) | {"scale": 3})))
+    if name.startswith("pigdm"):
+        others += [type(sampler)(**(vars(sampler) | {"sigma": s})) for s in (0, 0.3, np.float32(1))]
+    for other in others:
+        jd.sample(other, steps, key=jax.random.key(1), keep=keep)
+    assert len(traces) == 1
+
+
+def test_pytree(name):
+    sampler = make(name)
+    leaves, structure = jax.tree.flatten(sampler)
+    assert all(hasattr(leaf, "shape") for leaf in leaves)
+    again = jax.tree.unflatten(structure, leaves)
+    assert type(again) is type(sampler) and jax.tree.structure(again) == structure
+    assert hash(structure) == hash(jax.tree.structure(make(name, seed=1)))
+
+
+def test_memory_does_not_grow_with_steps(name):
+    """Temporary memory of the compiled program at 10 and at 200 steps."""
+    from jaxdiff.sampling import _Samples, _whole
+
+    def temporary(count):
+        steps = jd.Schedule.from_config().steps(count).astype(np.float32)
+        sampler = make(name)
+        y = None if name not in RESTORING else sampler.y[None]
+        if y is not None:
+            sampler = replace_leaf(sampler, y=None)
+        samples = _Samples(np.zeros(1, int), np.zeros(1, int), y)
+        program = jax.jit(
+            lambda s, c, k, m: _whole(s, c, k, m, (8, 8, 3), np.dtype("f"), None, None)
+        )  # also: the loop can be called inside a user's jit
+        return program.lower(sampler, steps, KEY, samples).compile().memory_analysis()
+
+    short, long = temporary(10), temporary(200)
+    assert long.temp_size_in_bytes <= short.temp_size_in_bytes + 200 * 10 * 8
+
+
+@pytest.mark.parametrize("name", RESTORING)
+def test_batch_of_measurements(name, steps):
+    sampler = make(name, batch=3)
+    images, kept = jd.sample(sampler, steps, key=KEY, n=2, keep=lambda x, info: info["residual"])
+    chex.assert_shape(images, (3, 2, 8, 8, 3))
+    chex.assert_shape(kept, (6, 3, 2))
+    first = type(sampler)(**(vars(sampler) | {"y": sampler.y[0]}))
+    np.testing.assert_allclose(jd.sample(first, steps, key=KEY, n=2), images[0], atol=1e-5)
+    noise = np.random.default_rng(0).standard_normal((7, 3, 2, 8, 8, 3)).astype("f")
+    hooked = jd.sample(sampler, steps, noise=noise, batch_size=4)
+    np.testing.assert_allclose(jd.sample(first, steps, noise=noise[:, 0]), hooked[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", RESTORING)
+def test_bad_measurements(name):
+    sampler = make(name)
+
+    def rebuild(**changes):
+        return type(sampler)(**(vars(sampler) | changes))
+
+    for y, message in (
+        (np.zeros((8, 9, 3)), "expected the operator's output"),
+        (np.zeros((8, 8, 1)), "expected the operator's output"),
+        (np.zeros((8, 8, 3), np.uint8), "divide by 255"),
+        (np.full((8, 8, 3), np.nan), "NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rebuild(y=y)
+    with pytest.raises(ValueError, match="scale"):
+        rebuild(scale=-1)
+    if name.startswith("pigdm"):
+        for sigma in (-0.1, np.nan, "a"):
+            with pytest.raises(ValueError, match="sigma"):
+                rebuild(sigma=sigma)
+
+
+def test_bad_calls(steps):
+    sampler = make("ddpm")
+    with pytest.raises(ValueError, match="key"):
+        jd.sample(sampler, steps)
+    with pytest.raises(ValueError, match="noise"):
+        jd.sample(sampler, steps, noise=np.zeros((3, 1, 8, 8, 3)))
+    with pytest.raises(ValueError, match="n:"):
+        jd.sample(sampler, steps, key=KEY, n=0)
+    with pytest.raises(ValueError, match="batch_size"):
+        jd.sample(sampler, steps, key=KEY, batch_size=0)
+    with pytest.raises(ValueError, match="step_size"):
+        jd.DPS(
+            sampler.denoiser,
+            jd.operators.Blur(np.ones((1, 1)), (8, 8)),
+            np.zeros((8, 8, 3)),
+            step_size="x",
+        )
+    with pytest.raises(ValueError, match="multiples of 2"):
+        sampler.denoiser(jnp.zeros((7, 8, 3)), 0)
+
+
+def test_bfloat16_network_keeps_a_float32_state(steps):
+    sampler = make("pigdm")
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), sampler.denoiser.unet)
+    sampler = replace_leaf(sampler, denoiser=replace_leaf(sampler.denoiser, unet=half))
+    images, state = jd.sample(sampler, steps, key=KEY, keep=lambda x, info: x)
+    assert images.dtype == state.dtype == jnp.float32
+    full = jd.sample(make("pigdm"), steps, key=KEY)
+    assert float(jnp.abs(images - full).mean()) < 0.05
+
+
+# --- exact: a Gaussian prior ------------------------------------------------------------------------
+
+
+def gaussian_prior():
+    """A stationary prior at 8², smooth, of variance about 0.1."""
+    f = np.fft.fftfreq(8)
+    spectrum = 0.3 / (1 + 40 * (f[:, None] ** 2 + f[None] ** 2))
+    return jd.priors.Gaussian(spectrum, jd.Schedule.from_config())
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim"])
+def test_gaussian_prior_obeys_the_affine_recursion(name):
+    """With an exact denoiser every step is affine per frequency: so are the variances, exactly.
+
+    3,000 draws at 20 steps; mean over the 64 frequencies of a ratio with a standard error of 0.4 %.
+    """
+    prior = gaussian_prior()
+    steps = prior.schedule.steps(20)
+    eta = 0.5
+    sampler = jd.DDPM(prior) if name == "ddpm" else jd.DDIM(prior, eta)
+    last = jd.sample(sampler, steps, key=KEY, n=3000, keep=lambda x, info: x)[1][-1]
+    power = (np.abs(np.fft.fft2(np.asarray(last)[..., 0])) ** 2 / 64).mean(0)
+    variance = np.ones((8, 8))
+    for i in range(20):
+        a, a_prev = steps.alphas_cumprod[i], steps.alphas_cumprod_prev[i]
+        gain = np.sqrt(a) * prior.spectrum / (a * prior.spectrum + 1 - a)
+        if name == "ddpm":
+            factor, sigma = steps.x0_coef[i] * gain + steps.xt_coef[i], steps.sigma[i]
+        else:
+            sigma = eta * np.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
+            eps = (1 - np.sqrt(a) * gain) / np.sqrt(1 - a)
+            factor = np.sqrt(a_prev) * gain + np.sqrt(1 - a_prev - sigma**2) * eps
+        variance = factor**2 * variance + sigma**2
+    assert np.mean(power / variance) == pytest.approx(1, abs=0.015)
+    assert np.abs(power / variance - 1).max() < 0.15
+
+
+def test_gaussian_denoiser_is_the_posterior_mean(x64):
+    """Against E[x₀ | x_t] by dense linear algebra."""
+    prior = gaussian_prior()
+    t = 300
+    a = prior.schedule.alphas_cumprod[t]
+    transform = np.fft.fft(np.eye(8), norm="ortho")
+    f2 = np.kron(transform, transform)
+    covariance = (f2.conj().T @ np.diag(prior.spectrum.ravel()) @ f2).real
+    x = np.random.default_rng(0).standard_normal((8, 8, 1))
+    gain = np.sqrt(a) * covariance @ np.linalg.inv(a * covariance + (1 - a) * np.eye(64))
+    np.testing.assert_allclose(prior(jnp.asarray(x), t).ravel(), gain @ x.ravel(), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["pigdm-paper"])
+def test_guidance_is_the_likelihood_score(name, x64):
+    """One step of ΠGDM (paper) moves x by r²·√ᾱ ∇ log N(y; A x̂₀, A ρ² Aᵀ + σ²I), ρ² = r²/4."""
+    prior = gaussian_prior()
+    operator = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8))
+    y = np.random.default_rng(1).random((8, 8, 1))
+    x = jnp.asarray(0.3 * np.random.default_rng(2).standard_normal((8, 8, 1)))
+    sampler = jd.PiGDM(prior, operator, y, 0.1, variance="paper")
+    steps = prior.schedule.steps(20)
+    c = jax.tree.map(lambda v: jnp.asarray(v[15]), steps)
+    unit = jnp.eye(64).reshape(64, 8, 8, 1)
+    matrix = np.asarray(jax.vmap(operator)(unit)).reshape(64, 64).T
+    r2 = 1 - steps.alphas_cumprod[15]
+    inverse = np.linalg.inv(r2 / 4 * matrix @ matrix.T + 0.01 * np.eye(64))
+
+    def log_likelihood(x):
+        r = y.ravel() - matrix @ ((jnp.clip(prior(x, c.t), -1, 1) + 1) / 2).ravel()
+        return -0.5 * r @ inverse @ r
+
+    zero = jnp.zeros_like(x)
+    moved = sampler.step(x, c, zero)[0] - jd.DDPM(prior).step(x, c, zero)[0]
+    expected = r2 * np.sqrt(steps.alphas_cumprod[15]) * jax.grad(log_likelihood)(x)
+    np.testing.assert_allclose(moved, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["dps", "pigdm"])
+def test_real_prior_is_invariant_too(name, faces64, photograph, kernel):
+    """Where rounding is amplified: a guided float32 trajectory of the trained network."""
+    unet, schedule = faces64
+    operator = jd.operators.Blur(kernel, (64, 64))
+    y = np.asarray(operator(photograph))
+    sampler = SAMPLERS[name](jd.Denoiser(unet, schedule), operator, y)
+    steps = schedule.steps(12)
+    one = jd.sample(sampler, steps, key=KEY, n=1)
+    four = jd.sample(sampler, steps, key=KEY, n=4, batch_size=3)
+    np.testing.assert_allclose(one, four[:1], atol=1e-5)
+    devices = jax.devices()[:8]
+    mesh = jax.sharding.Mesh(np.array(devices), ("samples",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("samples"))
+    spread = jd.sample(sampler, steps, key=KEY, n=4, sharding=sharding)
+    np.testing.assert_allclose(four, spread, atol=1e-5)
+
+
+def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photograph, kernel):
+    """Both inside their compiled scans, interleaved, medians: the trap of jax#12868 is a ratio of 9."""
+    import time
+
+    unet, schedule = faces64
+    denoiser = jd.Denoiser(unet, schedule)
+    operator = jd.operators.Blur(kernel, (64, 64))
+    y = np.asarray(operator(photograph))
+    steps = schedule.steps(5)
+    samplers = {n: SAMPLERS[n](denoiser, operator, y) for n in ("ddpm", "dps", "pigdm")}
+    times = {n: [] for n in samplers}
+    for repeat in range(8):
+        for n, sampler in samplers.items():
+            start = time.perf_counter()
+            jax.block_until_ready(jd.sample(sampler, steps, key=KEY))
+            if repeat:  # the first compiles
+                times[n].append(time.perf_counter() - start)
+    medians = {n: np.median(t) for n, t in times.items()}
+    for n in ("dps", "pigdm"):
+        assert medians[n] <= 2.5 * medians["ddpm"], {
+            k: f"{1e3 * v / 5:.0f} ms" for k, v in medians.items()
+        }
