@@ -333,7 +333,7 @@ def test_real_prior_is_invariant_too(name, faces64, photograph, kernel):
 
 
 def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photograph, kernel):
-    """Both inside their compiled scans, interleaved, medians: the trap of jax#12868 is a ratio of 9."""
+    """Both inside their compiled scans, interleaved, best of seven (another test runs beside it): the trap of jax#12868 is a ratio of 9."""
     import time
 
     unet, schedule = faces64
@@ -349,8 +349,6 @@ def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photogra
             jax.block_until_ready(jd.sample(sampler, steps, key=KEY))
             if repeat:  # the first compiles
                 times[n].append(time.perf_counter() - start)
-    medians = {n: np.median(t) for n, t in times.items()}
+    best = {n: min(t) for n, t in times.items()}
     for n in ("dps", "pigdm"):
-        assert medians[n] <= 2.5 * medians["ddpm"], {
-            k: f"{1e3 * v / 5:.0f} ms" for k, v in medians.items()
-        }
+        assert best[n] <= 2.5 * best["ddpm"], {k: f"{1e3 * v / 5:.0f} ms" for k, v in best.items()}
