@@ -123,12 +123,12 @@ class UNet2DConfig:
         for name in ("down_block_types", "up_block_types", "block_out_channels", "sample_size"):
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
-        strip = tuple  # "UNetRes" is the prefix of diffusers' first releases
+        # "UNetRes" is the prefix of diffusers' first releases
         for name in ("down_block_types", "up_block_types"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(b, str) for b in value):
                 raise ValueError(f"{name}: expected a list of block names, got {value!r}")
-            object.__setattr__(self, name, strip(b.removeprefix("UNetRes") for b in value))
+            object.__setattr__(self, name, tuple(b.removeprefix("UNetRes") for b in value))
         _check_types(self)
         _check_choices(self)
         _check_blocks(self)

@@ -21,7 +21,7 @@ def pytree(cls: T) -> T:
     `__post_init__` that validates runs once, on what the user passed, and never on tracers.
     """
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)
     data = [f.name for f in fields if not f.metadata.get("static", False)]
     meta = [f.name for f in fields if f.metadata.get("static", False)]
 
