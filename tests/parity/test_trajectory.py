@@ -79,7 +79,7 @@ OVER = pytest.mark.xfail(
     "method",
     ["ddpm", "dps", pytest.param("dps-adaptive", marks=OVER), pytest.param("pigdm", marks=OVER)],
 )
-def test_float32(method, torch_prior, photograph, kernel, faces64):
+def test_single_step_in_float32(method, torch_prior, photograph, kernel, faces64):
     states, noise, y = run_torch(method, torch_prior, photograph, kernel, "float32", lift=False)
     unet, schedule = faces64
     blur, steps = jd.operators.Blur(kernel, (64, 64)), schedule.steps(STEPS)
@@ -92,6 +92,13 @@ def test_float32(method, torch_prior, photograph, kernel, faces64):
         x = step(sampler, states[i], c, noise[i + 1, 0])
         assert np.abs(np.asarray(x) - states[i + 1]).max() <= 1e-5, f"step {i}"
 
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trajectory_in_float32(method, torch_prior, photograph, kernel, faces64):
+    states, noise, y = run_torch(method, torch_prior, photograph, kernel, "float32", lift=False)
+    unet, schedule = faces64
+    blur, steps = jd.operators.Blur(kernel, (64, 64)), schedule.steps(STEPS)
+    sampler = METHODS[method](jd.Denoiser(unet, schedule), blur, y)
     image = np.asarray(jd.sample(sampler, steps, noise=noise))[0]
     reference = np.clip(states[-1], -1, 1) / 2 + 0.5
     assert np.abs(image - reference).mean() <= 5e-3
