@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+from jaxdiff.platform import Padding, convolve
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -21,9 +21,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> ja
     dimension numbers. So the gradient is written out, as such a convolution with the flipped
     kernel materialised: 5 times faster inside `lax.scan`, same values. The price is forward mode.
     """
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return convolve(x, kernel, stride, padding)
 
 
 def _conv2d_fwd(x, kernel, stride, padding):
@@ -46,12 +44,7 @@ def _conv2d_bwd(stride, padding, residuals, g):
     else:
         g_spread = g
     dx = conv2d(g_spread, flipped, 1, tuple(pad))
-    _, pullback = jax.vjp(
-        lambda k: lax.conv_general_dilated(
-            x, k, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        ),
-        kernel,
-    )
+    _, pullback = jax.vjp(lambda k: convolve(x, k, stride, padding), kernel)
     return dx, pullback(g)[0]
 
 

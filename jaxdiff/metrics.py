@@ -11,8 +11,8 @@ def psnr(image, truth) -> float:
     10·log₁₀(255²/mean((a − b)²)) with a, b rounded to 0–255; infinite for equal images.
 
     Example:
-        >>> round(psnr(np.zeros((4, 4, 3)), np.full((4, 4, 3), 0.1)), 2)
-        19.82
+        >>> round(psnr(np.zeros((4, 4, 3)), np.full((4, 4, 3), 0.2)), 2)
+        13.98
     """
     difference = to_uint8(image).astype(np.float64) - to_uint8(truth)
     mse = float(np.mean(difference**2))

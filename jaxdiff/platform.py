@@ -1,12 +1,16 @@
 """What is chosen by platform, in one place, each with its measurement."""
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
+from jax import lax
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 @functools.cache
@@ -25,6 +29,30 @@ def compiler_options() -> dict[str, str]:
     except Exception:
         return {}
     return options
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """Cross-correlation of x [n, H, W, I] with kernel [h, w, I, O].
+
+    CPU in float64: one matrix product a tap, since XLA has no fast convolution there: a step of
+    faces64 inside a scan takes 0.08 against 0.65 s for DDPM, 0.23 against 1.40 s for ΠGDM (two
+    cores, one run, jaxlib 0.10.2). With few channels there is little to win, and it compiles for
+    longer.
+    """
+    few_channels = kernel.shape[2] * kernel.shape[3] < 32**2
+    if x.dtype != jnp.float64 or few_channels or jax.default_backend() != "cpu":
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = kernel.shape[:2]
+    height, width = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+    products = [
+        x[:, i : i + height : stride, j : j + width : stride] @ kernel[i, j]
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    return functools.reduce(operator.add, products)
 
 
 def over_samples(step: Callable) -> Callable:

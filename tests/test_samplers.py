@@ -92,18 +92,18 @@ def test_progress_changes_nothing(name, steps, capsys):
     assert "6/6" in capsys.readouterr().err
 
 
-def test_noise_replaces_the_draws(name, steps):
-    noise = np.random.default_rng(0).standard_normal((7, 2, 8, 8, 3)).astype("f")
-    sampler = make(name)
+def test_noise_replaces_the_draws(name, steps, x64):
+    """In float64: six steps amplify float32's rounding to 1e-5, and both sides round on their own."""
+    noise = np.random.default_rng(0).standard_normal((7, 2, 8, 8, 3))
+    sampler = jax.tree.map(lambda a: a.astype(np.float64), make(name))
     images = jd.sample(sampler, steps, noise=noise)
-    np.testing.assert_allclose(images[1:], jd.sample(sampler, steps, noise=noise[:, 1:]), atol=1e-5)
-    x = noise[0, 0]
-    rows = steps.astype(np.float32)
+    np.testing.assert_allclose(
+        images[1:], jd.sample(sampler, steps, noise=noise[:, 1:]), atol=1e-10
+    )
+    step, x = jax.jit(type(sampler).step), noise[0, 0]
     for i in range(6):
-        x, _ = sampler.step(
-            jnp.asarray(x), jax.tree.map(lambda a, i=i: a[i], rows), noise[i + 1, 0]
-        )
-    np.testing.assert_allclose(images[0], np.clip(x, -1, 1) / 2 + 0.5, atol=1e-5)
+        x, _ = step(sampler, x, jax.tree.map(lambda a, i=i: a[i], steps), noise[i + 1, 0])
+    np.testing.assert_allclose(images[0], np.clip(x, -1, 1) / 2 + 0.5, atol=1e-10)
 
 
 def test_one_network_evaluation_a_step(name, steps):
