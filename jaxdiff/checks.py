@@ -5,9 +5,11 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.operators import Stack
 
-def nonnegative(name: str, value) -> np.ndarray | jax.Array:
-    """A scalar array, so that another value of it does not recompile.
+
+def nonnegative(name: str, value, batch: int | None = None) -> np.ndarray | jax.Array:
+    """A scalar array, so that another value of it does not recompile; or one for each of a batch.
 
     Raises:
         ValueError: where it is no finite number ≥ 0.
@@ -15,7 +17,9 @@ def nonnegative(name: str, value) -> np.ndarray | jax.Array:
     if isinstance(value, jax.core.Tracer):
         return value
     array = np.asarray(value)
-    if array.shape != () or array.dtype.kind not in "fiu" or not 0 <= array < np.inf:
+    if array.shape not in ((), (batch,)) or array.dtype.kind not in "fiu":
+        raise ValueError(f"{name}: expected a finite number ≥ 0, got {value!r}")
+    if not ((array >= 0) & (array < np.inf)).all():
         raise ValueError(f"{name}: expected a finite number ≥ 0, got {value!r}")
     return array.astype(np.float64)
 
@@ -33,8 +37,14 @@ def measurement(y, operator, denoiser):
         raise ValueError(f"y: expected floats in image units [0, 1], got {y.dtype}: divide by 255")
     shape = getattr(denoiser, "shape", None)
     channels = shape[-1] if shape else y.shape[-1]
+    stacked = isinstance(operator, Stack)
     x = jax.ShapeDtypeStruct((*operator.shape, channels), jnp.float32)
-    out = jax.eval_shape(operator, x).shape
+    out = jax.eval_shape(operator[0] if stacked else operator, x).shape
+    if stacked and y.shape != (len(operator), *out):
+        raise ValueError(
+            f"y: expected one measurement for each of the stack's operators "
+            f"{[len(operator), *out]}, got {list(y.shape)}"
+        )
     if y.shape not in (out, (*y.shape[:1], *out)):
         raise ValueError(
             f"y: expected the operator's output {list(out)} or a batch of it [B, "
@@ -43,3 +53,11 @@ def measurement(y, operator, denoiser):
     if not np.isfinite(np.asarray(y, np.float32)).all():  # numpy: also inside a caller's jit
         raise ValueError("y: holds NaN or infinite values")
     return y
+
+
+def batch_of(y, operator) -> int | None:
+    """B of a batch of measurements [B, *out], None of a single one."""
+    if isinstance(operator, Stack):
+        return len(operator)
+    x = jax.ShapeDtypeStruct((*operator.shape, y.shape[-1]), jnp.float32)
+    return y.shape[0] if y.ndim > len(jax.eval_shape(operator, x).shape) else None

@@ -26,8 +26,8 @@ errors = Console(stderr=True, soft_wrap=True, highlight=False)
 class Method(StrEnum):
     """The samplers that restore."""
 
+    pigdm_paper = "pigdm-paper"
     pigdm = "pigdm"
-    pigdm_course = "pigdm-course"
     dps = "dps"
     dps_adaptive = "dps-adaptive"
 
@@ -77,7 +77,7 @@ def restore(
         bool,
         typer.Option("--degrade", help="The images are clean: blur them first, and score."),
     ] = False,
-    sampler: Annotated[Method, typer.Option(help="The method.")] = Method.pigdm,
+    sampler: Annotated[Method, typer.Option(help="The method.")] = Method.pigdm_paper,
     scale: Annotated[
         float | None,
         typer.Option(

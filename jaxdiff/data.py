@@ -55,7 +55,9 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
 
 
 def to_uint8(image) -> np.ndarray:
-    """[0, 1] → 0–255, rounded."""
+    """[0, 1] → 0–255, rounded; what is 8 bits already is left alone."""
+    if np.asarray(image).dtype == np.uint8:
+        return np.asarray(image)
     return np.round(np.clip(np.asarray(image), 0, 1) * 255).astype(np.uint8)
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 import jaxdiff as jd
 from jaxdiff import data, metrics, plot
 from jaxdiff.checkpoint import replace_file
+from jaxdiff.samplers.named import named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,21 +45,6 @@ class Job:
     truth: np.ndarray | None
 
 
-def build_sampler(settings: Settings, denoiser, operator, y):
-    """The sampler that a name on the command line means."""
-    scale = settings.scale
-    match settings.sampler:
-        case "pigdm" | "pigdm-course" as name:
-            variance = "course" if name.endswith("course") else "paper"
-            scale = 1.0 if scale is None else scale
-            return jd.PiGDM(denoiser, operator, y, settings.sigma, scale, variance)
-        case "dps":
-            return jd.DPS(denoiser, operator, y, 1.0 if scale is None else scale)
-        case "dps-adaptive":
-            return jd.DPS(denoiser, operator, y, 100.0 if scale is None else scale, "adaptive")
-    raise ValueError(f"--sampler: unknown {settings.sampler!r}")
-
-
 def restore_images(
     source: Path | None, settings: Settings, out: Path, console: Console
 ) -> list[str]:
@@ -83,8 +69,13 @@ def restore_images(
     jobs, bad = _read_jobs(source, settings, operator, size, channels)
     if not jobs:
         return bad
-    sampler = build_sampler(
-        settings, jd.Denoiser(unet, schedule), operator, np.stack([job.y for job in jobs])
+    sampler = named(
+        settings.sampler,
+        jd.Denoiser(unet, schedule),
+        operator,
+        np.stack([job.y for job in jobs]),
+        settings.sigma,
+        settings.scale,
     )
     started = time.perf_counter()
     samples = np.asarray(

@@ -1,5 +1,6 @@
 """The whole trajectory: one scan over steps of a step mapped over samples."""
 
+import dataclasses
 import operator
 from functools import partial
 from typing import Any
@@ -11,6 +12,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm.auto import tqdm
 
+from jaxdiff.checks import batch_of
+from jaxdiff.operators import Stack
 from jaxdiff.platform import jit, over_samples
 from jaxdiff.pytree import pytree, replace_leaf
 from jaxdiff.schedule import Steps
@@ -19,11 +22,10 @@ from jaxdiff.units import to_image
 
 @pytree
 class _Samples:
-    """What is particular to each of m samples: its image and its number, y and given noise."""
+    """What is particular to each of m samples: its key or given noise, its measurement."""
 
-    image: Any  # [m]
-    number: Any  # [m]
-    y: Any = None  # [m, *measurement]
+    key: Any = None  # [m]
+    own: Any = dataclasses.field(default_factory=dict)  # sampler fields: y [m, *measurement], ...
     noise: Any = None  # [m, T + 1, H, W, C]
 
 
@@ -48,7 +50,7 @@ def sample(
     Args:
         sampler: such as `jd.DDPM(denoiser)` or `jd.PiGDM(denoiser, operator, y, sigma)`.
         steps: `schedule.steps(T)`.
-        key: a `jax.random.key`.
+        key: a `jax.random.key`; [B] of them give each measurement of a batch its own.
         n: how many samples, of each measurement where y is a batch of B.
         noise: replaces the draws (and `key`): [T + 1, n, H, W, C], or [T + 1, B, n, H, W, C] for
             a batch; noise[0] is x_T, noise[i + 1] the draw of step i.
@@ -77,7 +79,7 @@ def sample(
         ((2, 64, 64, 3), (3, 2, 64, 64, 3))
     """
     dtype = jnp.dtype(getattr(sampler.denoiser, "dtype", jax.dtypes.canonicalize_dtype(float)))
-    y, lead = _measurements(sampler)
+    sampler, own, lead = _split(sampler)
     total_steps = len(steps)
     if noise is not None:
         noise = jnp.asarray(noise, dtype)
@@ -87,7 +89,7 @@ def sample(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected a positive integer, got {batch_size}")
     lead = (*lead, int(n))
-    shape = _image_shape(sampler, y, noise)
+    shape = _image_shape(sampler, own, noise)
     if noise is not None and noise.shape != (total_steps + 1, *lead, *shape):
         raise ValueError(
             f"noise: expected [T + 1, ...] = {[total_steps + 1, *lead, *shape]}, "
@@ -95,15 +97,17 @@ def sample(
         )
     if noise is None and key is None:
         raise ValueError("key: pass jax.random.key(seed), or the noise itself")
+    if noise is None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)  # of jax.random.PRNGKey
+    if noise is None and key.shape not in ((), lead[:-1]):
+        raise ValueError(f"key: expected one, or one for each measurement, got {list(key.shape)}")
 
     total = int(np.prod(lead))
     image, number = np.divmod(np.arange(total), n)
-    if noise is not None:
+    if noise is None:
+        keys = _keys(key, image, number)
+    else:
         noise = jnp.moveaxis(noise.reshape(total_steps + 1, total, *shape), 0, 1)
-    if y is not None:
-        # The compiled program gets each sample's own y and never the whole batch.
-        sampler = replace_leaf(sampler, y=None)
-        y = y if len(lead) == 2 else y[None]
     devices = 1 if sharding is None else sharding.mesh.size
     size = min(batch_size or total, total)
     size = -(-size // devices) * devices
@@ -116,13 +120,12 @@ def sample(
             # The last chunk is filled up with repeats: a chunk of another size would recompile.
             chosen = np.minimum(np.arange(start, start + size), total - 1)
             chunk = _Samples(
-                image[chosen],
-                number[chosen],
-                None if y is None else y[image[chosen]],
+                keys[chosen] if noise is None else None,
+                jax.tree.map(lambda a, rows=image[chosen]: a[rows], own),
                 None if noise is None else noise[chosen],
             )
             chunks.append(
-                _trajectory(sampler, steps, key, chunk, segment, bar, shape, dtype, keep, sharding)
+                _trajectory(sampler, steps, chunk, segment, bar, shape, dtype, keep, sharding)
             )
 
     def unflatten(axis, *arrays):
@@ -136,20 +139,20 @@ def sample(
     return images, jax.tree.map(partial(unflatten, 1), *(kept for _, kept in chunks))
 
 
-def _trajectory(sampler, steps, key, samples, segment, bar, shape, dtype, keep, sharding):
+def _trajectory(sampler, steps, samples, segment, bar, shape, dtype, keep, sharding):
     """All steps of one chunk of samples: one program, or pieces of one with a bar between."""
     total = len(steps)
     static = (shape, dtype, keep, sharding)
     if segment == total:
-        x, kept = _whole(sampler, steps, key, samples, *static)
+        x, kept = _whole(sampler, steps, samples, *static)
         if not bar.disable:
             jax.block_until_ready(x)
         bar.update(total)
         return x, kept
-    x, pieces = _begin(key, samples, shape, dtype), []
+    x, pieces = _begin(samples, shape, dtype), []
     for start in range(0, total, segment):
         piece = jax.tree.map(operator.itemgetter(slice(start, start + segment)), steps)
-        x, kept = _part(sampler, piece, np.int32(start), key, samples, x, keep, sharding)
+        x, kept = _part(sampler, piece, np.int32(start), samples, x, keep, sharding)
         pieces.append(kept)
         jax.block_until_ready(x)
         bar.update(segment)
@@ -157,55 +160,54 @@ def _trajectory(sampler, steps, key, samples, segment, bar, shape, dtype, keep, 
 
 
 @partial(jit, static=("shape", "dtype", "keep", "sharding"))
-def _whole(sampler, steps, key, samples, shape, dtype, keep, sharding):
-    def run(sampler, steps, key, samples):
-        x = _initial(key, samples, shape, dtype)
-        x, kept = _scan(sampler, steps, 0, key, samples, x, keep)
+def _whole(sampler, steps, samples, shape, dtype, keep, sharding):
+    def run(sampler, steps, samples):
+        x = _initial(samples, shape, dtype)
+        x, kept = _scan(sampler, steps, 0, samples, x, keep)
         return to_image(x), kept
 
-    return _spread(run, sharding, "rrrs")(sampler, steps, key, samples)
+    return _spread(run, sharding, "rrs")(sampler, steps, samples)
 
 
 @partial(jit, static=("keep", "sharding"))
-def _part(sampler, steps, start, key, samples, x, keep, sharding):
+def _part(sampler, steps, start, samples, x, keep, sharding):
     run = partial(_scan, keep=keep)
-    return _spread(run, sharding, "rrrrss")(sampler, steps, start, key, samples, x)
+    return _spread(run, sharding, "rrrss")(sampler, steps, start, samples, x)
 
 
-def _scan(sampler, steps, start, key, samples, x, keep):
+def _scan(sampler, steps, start, samples, x, keep):
     """The loop. Nothing in it depends on how many samples there are."""
 
-    def one_step(c, i, x, image, number, y, noise):
-        z = _draw(key, image, number, i + 1, x.shape, x.dtype) if noise is None else noise[i + 1]
-        restoring = sampler if y is None else replace_leaf(sampler, y=y)
-        x, info = restoring.step(x, c, z)
+    def one_step(c, i, x, sample):
+        x, info = replace_leaf(sampler, **sample.own).step(x, c, _draw(sample, i + 1, x))
         return x, None if keep is None else keep(x, info)
 
     def body(x, step):
-        c, i = step
-        step_i = partial(one_step, c, i)
-        return over_samples(step_i)(x, samples.image, samples.number, samples.y, samples.noise)
+        return over_samples(partial(one_step, *step))(x, samples)
 
     return jax.lax.scan(body, x, (steps, start + jnp.arange(len(steps))))
 
 
-def _initial(key, samples, shape, dtype):
+def _initial(samples, shape, dtype):
     """x_T of every sample."""
-    if samples.noise is not None:
-        return samples.noise[:, 0]
-    return jax.vmap(lambda image, number: _draw(key, image, number, 0, shape, dtype))(
-        samples.image, samples.number
-    )
+    return jax.vmap(lambda sample: _draw(sample, 0, jax.ShapeDtypeStruct(shape, dtype)))(samples)
 
 
 _begin = jit(_initial, static=("shape", "dtype"))
 
 
-def _draw(key, image, number, i, shape, dtype):
+def _draw(sample: _Samples, i, like):
     """Draw i of one sample: its key depends on its own numbers and nothing else."""
-    for index in (image, number, i):
-        key = jax.random.fold_in(key, index)
-    return jax.random.normal(key, shape, dtype)
+    if sample.noise is not None:
+        return sample.noise[i]
+    return jax.random.normal(jax.random.fold_in(sample.key, i), like.shape, like.dtype)
+
+
+@jit
+def _keys(key, image, number):
+    """The key of sample `number` of measurement `image`, from one key or from one for each."""
+    one = jax.vmap(jax.random.fold_in, (None, 0))(key, image) if key.ndim == 0 else key[image]
+    return jax.vmap(jax.random.fold_in)(one, number)
 
 
 def _spread(run, sharding, kinds):
@@ -228,23 +230,31 @@ def _segment_length(total: int) -> int:
     return max(d for d in range(1, max(total // 20, 1) + 1) if total % d == 0)
 
 
-def _measurements(sampler):
-    """(y of each image flattened over samples later or None, leading batch shape)."""
+def _split(sampler):
+    """(the sampler without what differs by measurement, that with a leading axis, batch shape).
+
+    The compiled program gets each sample's own y and never the whole batch.
+    """
     y = getattr(sampler, "y", None)
     if y is None:
-        return None, ()
-    out = jax.eval_shape(
-        sampler.operator, jax.ShapeDtypeStruct((*sampler.operator.shape, y.shape[-1]), jnp.float32)
-    ).shape
-    return y, (() if y.ndim == len(out) else y.shape[:1])
+        return sampler, {}, ()
+    batch = batch_of(y, sampler.operator)
+    if batch is None:
+        return replace_leaf(sampler, y=None), {"y": y[None]}, ()
+    own = {"y": y}
+    if isinstance(sampler.operator, Stack):
+        own["operator"] = sampler.operator.operators
+    if np.ndim(getattr(sampler, "sigma", 0)) == 1:
+        own["sigma"] = sampler.sigma
+    return replace_leaf(sampler, **dict.fromkeys(own)), own, (batch,)
 
 
-def _image_shape(sampler, y, noise):
+def _image_shape(sampler, own, noise):
     """[H, W, C] of one sample."""
     shape = getattr(sampler.denoiser, "shape", None)
-    if y is not None:
-        channels = shape[-1] if shape else y.shape[-1]
-        return (*sampler.operator.shape, channels)
+    if own:
+        channels = shape[-1] if shape else own["y"].shape[-1]
+        return (*(own.get("operator") or sampler.operator).shape, channels)
     if shape is not None:
         return shape
     if noise is not None:

@@ -50,6 +50,13 @@ def kernel() -> np.ndarray:
     return data.motion_kernel(17, seed=0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def fresh_caches():
+    """Every compiled program is mapped into memory, and Linux gives a process 65,530 maps."""
+    yield
+    jax.clear_caches()
+
+
 def pytest_collection_modifyitems(items):
     if jax.default_backend() != "cpu":
         return

@@ -1,5 +1,7 @@
 """A contract for every sampler: one row a new one."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,9 +14,9 @@ from jaxdiff.pytree import replace_leaf
 
 CONFIG = jd.UNet2DConfig(
     sample_size=8,
-    block_out_channels=(8, 8),
-    down_block_types=("DownBlock2D",) * 2,
-    up_block_types=("UpBlock2D",) * 2,
+    block_out_channels=(8,),
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
     mid_block_type=None,
     layers_per_block=1,
     norm_num_groups=4,
@@ -61,10 +63,12 @@ def test_images_in_range(name, steps):
 def test_same_sample_whatever_n_and_batch_size(name, steps):
     sampler = make(name)
     alone = jd.sample(sampler, steps, key=KEY, n=1)
-    many = jd.sample(sampler, steps, key=KEY, n=5)
+    many = jd.sample(sampler, steps, key=KEY, n=4)
     np.testing.assert_allclose(alone, many[:1], atol=1e-5)
-    chunked = jd.sample(sampler, steps, key=KEY, n=5, batch_size=2)
-    np.testing.assert_allclose(chunked, many, atol=1e-5)
+    chunked = jd.sample(sampler, steps, key=KEY, n=6, batch_size=4)
+    np.testing.assert_allclose(chunked[:4], many, atol=1e-5)
+    one_by_one = jd.sample(sampler, steps, key=KEY, n=6, batch_size=1)
+    np.testing.assert_allclose(one_by_one, chunked, atol=1e-5)
 
 
 def test_same_sample_on_eight_devices(name, steps):
@@ -75,10 +79,11 @@ def test_same_sample_on_eight_devices(name, steps):
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("samples"))
     sampler = make(name)
     one = jd.sample(sampler, steps, key=KEY, n=11)
-    eight = jd.sample(sampler, steps, key=KEY, n=11, sharding=sharding)
+    eight, kept = jd.sample(
+        sampler, steps, key=KEY, n=11, sharding=sharding, keep=lambda x, info: x
+    )
     np.testing.assert_allclose(one, eight, atol=1e-5)
-    kept = jd.sample(sampler, steps, key=KEY, n=3, sharding=sharding, keep=lambda x, info: x)[1]
-    chex.assert_shape(kept, (6, 3, 8, 8, 3))
+    chex.assert_shape(kept, (6, 11, 8, 8, 3))
 
 
 def test_progress_changes_nothing(name, steps, capsys):
@@ -96,7 +101,7 @@ def test_noise_replaces_the_draws(name, steps, x64):
     """In float64: six steps amplify float32's rounding to 1e-5, and both sides round on their own."""
     noise = np.random.default_rng(0).standard_normal((7, 2, 8, 8, 3))
     sampler = jax.tree.map(lambda a: a.astype(np.float64), make(name))
-    images = jd.sample(sampler, steps, noise=noise)
+    images = jd.sample(sampler, steps, noise=noise, batch_size=1)
     np.testing.assert_allclose(
         images[1:], jd.sample(sampler, steps, noise=noise[:, 1:]), atol=1e-10
     )
@@ -159,14 +164,15 @@ def test_memory_does_not_grow_with_steps(name):
     def temporary(count):
         steps = jd.Schedule.from_config().steps(count).astype(np.float32)
         sampler = make(name)
-        y = None if name not in RESTORING else sampler.y[None]
-        if y is not None:
+        own = {}
+        if name in RESTORING:
+            own = {"y": sampler.y[None]}
             sampler = replace_leaf(sampler, y=None)
-        samples = _Samples(np.zeros(1, int), np.zeros(1, int), y)
+        samples = _Samples(KEY[None], own)
         program = jax.jit(
-            lambda s, c, k, m: _whole(s, c, k, m, (8, 8, 3), np.dtype("f"), None, None)
+            lambda s, c, m: _whole(s, c, m, (8, 8, 3), np.dtype("f"), None, None)
         )  # also: the loop can be called inside a user's jit
-        return program.lower(sampler, steps, KEY, samples).compile().memory_analysis()
+        return program.lower(sampler, steps, samples).compile().memory_analysis()
 
     short, long = temporary(10), temporary(200)
     assert long.temp_size_in_bytes <= short.temp_size_in_bytes + 200 * 10 * 8
@@ -175,14 +181,44 @@ def test_memory_does_not_grow_with_steps(name):
 @pytest.mark.parametrize("name", RESTORING)
 def test_batch_of_measurements(name, steps):
     sampler = make(name, batch=3)
-    images, kept = jd.sample(sampler, steps, key=KEY, n=2, keep=lambda x, info: info["residual"])
+
+    def residual(x, info):
+        return info["residual"]
+
+    images, kept = jd.sample(sampler, steps, key=KEY, n=2, batch_size=2, keep=residual)
     chex.assert_shape(images, (3, 2, 8, 8, 3))
     chex.assert_shape(kept, (6, 3, 2))
     first = type(sampler)(**(vars(sampler) | {"y": sampler.y[0]}))
-    np.testing.assert_allclose(jd.sample(first, steps, key=KEY, n=2), images[0], atol=1e-5)
+    alone, _ = jd.sample(first, steps, key=KEY, n=2, keep=residual)
+    np.testing.assert_allclose(alone, images[0], atol=1e-5)
     noise = np.random.default_rng(0).standard_normal((7, 3, 2, 8, 8, 3)).astype("f")
-    hooked = jd.sample(sampler, steps, noise=noise, batch_size=4)
+    hooked = jd.sample(sampler, steps, noise=noise, batch_size=2)
     np.testing.assert_allclose(jd.sample(first, steps, noise=noise[:, 0]), hooked[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dps", "pigdm"])
+def test_each_measurement_its_own_operator_and_key(name, steps):
+    """A batch blurred in several ways, in one program: the same as one by one."""
+    ones = [make(name, seed=s, blur=3 + s) for s in range(3)]
+    denoiser = ones[0].denoiser
+    keys = jax.random.split(KEY, 3)
+    fields = {"operator": jd.operators.Stack([s.operator for s in ones])}
+    fields |= {"denoiser": denoiser, "y": np.stack([s.y for s in ones])}
+    if name == "pigdm":
+        fields["sigma"] = np.array([0.1, 0.2, 0.3])
+    images = jd.sample(type(ones[0])(**(vars(ones[0]) | fields)), steps, key=keys, n=2)
+    for i, one in enumerate(ones):
+        changes = {"denoiser": denoiser} | ({"sigma": 0.1 * (i + 1)} if name == "pigdm" else {})
+        one = type(one)(**(vars(one) | changes))
+        batch = type(one)(**(vars(one) | {"y": one.y[None]}))
+        alone = jd.sample(batch, steps, key=keys[i : i + 1], n=2)
+        np.testing.assert_allclose(alone[0], images[i], atol=1e-5)
+    with pytest.raises(ValueError, match="one measurement for each"):
+        type(ones[0])(**(vars(ones[0]) | fields | {"y": ones[0].y}))
+    with pytest.raises(ValueError, match="one kind"):
+        jd.operators.Stack([ones[0].operator, jd.operators.Blur(np.ones((1, 1)), (4, 4))])
+    with pytest.raises(ValueError, match="key"):
+        jd.sample(ones[0], steps, key=keys)
 
 
 @pytest.mark.parametrize("name", RESTORING)
@@ -225,8 +261,14 @@ def test_bad_calls(steps):
             np.zeros((8, 8, 3)),
             step_size="x",
         )
+    config = dataclasses.replace(
+        CONFIG,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
     with pytest.raises(ValueError, match="multiples of 2"):
-        sampler.denoiser(jnp.zeros((7, 8, 3)), 0)
+        jd.UNet2D(config, rngs=nnx.Rngs(0))(jnp.zeros((1, 7, 8, 3)), 0)
 
 
 def test_bfloat16_network_keeps_a_float32_state(steps):
@@ -314,13 +356,12 @@ def test_guidance_is_the_likelihood_score(name, x64):
     np.testing.assert_allclose(moved, expected, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["dps", "pigdm"])
-def test_real_prior_is_invariant_too(name, faces64, photograph, kernel):
+def test_real_prior_is_invariant_too(faces64, photograph, kernel):
     """Where rounding is amplified: a guided float32 trajectory of the trained network."""
     unet, schedule = faces64
     operator = jd.operators.Blur(kernel, (64, 64))
     y = np.asarray(operator(photograph))
-    sampler = SAMPLERS[name](jd.Denoiser(unet, schedule), operator, y)
+    sampler = SAMPLERS["dps"](jd.Denoiser(unet, schedule), operator, y)
     steps = schedule.steps(12)
     one = jd.sample(sampler, steps, key=KEY, n=1)
     four = jd.sample(sampler, steps, key=KEY, n=4, batch_size=3)

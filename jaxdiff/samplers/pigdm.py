@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.checks import measurement, nonnegative
+from jaxdiff.checks import batch_of, measurement, nonnegative
 from jaxdiff.denoiser import predict
 from jaxdiff.pytree import pytree, static
 from jaxdiff.samplers.ddpm import ancestral
@@ -32,7 +32,8 @@ class PiGDM:
         denoiser: a `Denoiser` or its stand-in.
         operator: a linear A with `solve`, such as `jd.operators.Blur`.
         y: the measurement [H, W, C] in image units, or a batch of them [B, H, W, C].
-        sigma: the standard deviation of its noise in image units (10/255, say), ≥ 0.
+        sigma: the standard deviation of its noise in image units (10/255, say), ≥ 0; [B] of them
+            where y is a batch whose noise levels differ.
         scale: the weight of the guidance, ≥ 0.
         variance: "course" or "paper".
 
@@ -68,7 +69,8 @@ class PiGDM:
                 f"operator: ΠGDM needs solve(), {type(self.operator).__name__} has none"
             )
         object.__setattr__(self, "y", measurement(self.y, self.operator, self.denoiser))
-        object.__setattr__(self, "sigma", nonnegative("sigma", self.sigma))
+        batch = batch_of(self.y, self.operator)
+        object.__setattr__(self, "sigma", nonnegative("sigma", self.sigma, batch))
         object.__setattr__(self, "scale", nonnegative("scale", self.scale))
 
     def step(self, x, c: Steps, z):

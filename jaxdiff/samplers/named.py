@@ -1,0 +1,32 @@
+"""The restoring samplers by the names that the command line and the evaluation use."""
+
+from jaxdiff.samplers.dps import DPS
+from jaxdiff.samplers.pigdm import PiGDM
+
+NAMES = ("pigdm-paper", "pigdm", "dps", "dps-adaptive")
+
+
+def named(name: str, denoiser, operator, y, sigma, scale: float | None = None):
+    """The sampler of that name, with its usual guidance scale unless one is given.
+
+    Raises:
+        ValueError: for a name that is not in `NAMES`, and what the sampler raises.
+
+    Example:
+        >>> import numpy as np, jaxdiff as jd
+        >>> blur = jd.operators.Blur(np.ones((3, 3)) / 9, (64, 64))
+        >>> denoiser = jd.Denoiser(*jd.load("faces64"))
+        >>> named("dps-adaptive", denoiser, blur, np.zeros((64, 64, 3)), 0.04).scale
+        array(100.)
+    """
+    usual = 1.0 if scale is None else scale
+    match name:
+        case "pigdm":
+            return PiGDM(denoiser, operator, y, sigma, usual)
+        case "pigdm-paper":
+            return PiGDM(denoiser, operator, y, sigma, usual, "paper")
+        case "dps":
+            return DPS(denoiser, operator, y, usual)
+        case "dps-adaptive":
+            return DPS(denoiser, operator, y, 100.0 if scale is None else scale, "adaptive")
+    raise ValueError(f"sampler: expected one of {', '.join(NAMES)}, got {name!r}")
