@@ -1,4 +1,4 @@
-"""The command line: `jaxdiff restore`, `jaxdiff sample`, `jaxdiff convert`."""
+"""The command line: `jaxdiff restore`, `evaluate`, `sample` and `convert`."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markdown import Markdown
 
 import jaxdiff as jd
 from jaxdiff.checkpoint import replace_file
@@ -125,6 +126,65 @@ def restore(
         errors.print(f"[red]error:[/red] {line}", markup=True)
     if bad:
         raise typer.Exit(2)
+
+
+@app.command()
+def evaluate(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="A folder of images, with a .mat of kernels if there is one; by default the "
+            "bundled faces and generated camera shakes.",
+        ),
+    ] = None,
+    samplers: Annotated[
+        str, typer.Option(help="Of pigdm-paper, pigdm, dps, dps-adaptive, with commas between.")
+    ] = "dps,dps-adaptive,pigdm,pigdm-paper",
+    steps: Annotated[str, typer.Option(help="Network evaluations, with commas between.")] = (
+        "20,50,100"
+    ),
+    model: ModelOption = "faces64",
+    seed: SeedOption = 0,
+    fit: Annotated[Fit, typer.Option(help="For images of another size.")] = Fit.resize,
+    batch_size: BatchOption = None,
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("evaluation"),
+) -> None:
+    """Compare samplers and numbers of steps over a set of clean images.
+
+    Each is blurred with a kernel and a noise level drawn from SEED, restored once a cell of the
+    grid, and scored. Writes results.csv, results.md and results.png to OUT; stopped and started
+    again it goes on where it was.
+    """
+    from jaxdiff import data
+    from jaxdiff.evaluate import evaluate as run
+    from jaxdiff.evaluate import markdown
+
+    try:
+        counts = [int(part) for part in steps.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--steps: expected numbers with commas, as 20,50,100, got {steps!r}"
+        ) from None
+    if source is not None and not source.is_dir():
+        raise FileNotFoundError(f"{source}: no such folder of images")
+    cache_compiled_programs()
+    config = jd.load(model)[0].config
+    if config.size is None or config.size[0] != config.size[1]:
+        raise ValueError(f"--model: {model} is not for square images of one size")
+    dataset = data.course_dataset(source, config.size[0], seed, fit.value)
+    names = [name.strip() for name in samplers.split(",")]
+    rows = run(
+        dataset,
+        model,
+        samplers=names,
+        steps=counts,
+        out=out,
+        batch_size=batch_size,
+        progress=sys.stderr.isatty(),
+    )
+    console.print(Markdown(markdown(rows)))
+    console.print(f"{out}/results.csv, results.md, results.png")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Images and kernels: read, made, and fitted to a prior's size."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import scipy.io
 import scipy.ndimage
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from jaxdiff.operators import Blur
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -25,6 +28,117 @@ def example(size: int = 64) -> np.ndarray:
     """
     path = Path(str(files("jaxdiff"))) / "assets" / "astronaut.png"
     return fit(read_image(path), (size, size), "resize")
+
+
+def faces() -> dict[str, np.ndarray]:
+    """Eight bundled photographs that the bundled prior was not trained on, by name.
+
+    Each [64, 64, 3] float32 in [0, 1]: the first eight of the prior's validation set. FairFace
+    (Kärkkäinen & Joo, WACV 2021), CC BY 4.0.
+
+    Example:
+        >>> len(faces()), faces()["0"].shape
+        (8, (64, 64, 3))
+    """
+    folder = Path(str(files("jaxdiff"))) / "assets" / "faces"
+    return {path.stem: read_image(path) for path in list_images(folder)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A clean image [H, W, C] in [0, 1], how it was degraded, and what was measured, y [H, W, C]."""
+
+    name: str
+    image: np.ndarray
+    kernel: np.ndarray
+    sigma: float
+    y: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Degraded images, as the course draws them: y = k * x + σ·n.
+
+    For image i a kernel k and a noise level σ are drawn at random, and n from N(0, 1); the blur is
+    circular and the kernel, padded with zeros to 33×33 around its middle, is not normalised. All
+    draws of item i come from the seed and i alone. Kernels larger than 33 are not padded.
+
+    Args:
+        images: by name, [H, W, C] float32 in [0, 1].
+        kernels: [h, w] each.
+        sigmas: noise levels in image units.
+        seed: of all draws.
+
+    Raises:
+        ValueError: for no images, no kernels or no noise levels.
+
+    Example:
+        >>> dataset = course_dataset(seed=1)
+        >>> len(dataset), dataset[0].y.shape, dataset[0].kernel.shape
+        (8, (64, 64, 3), (33, 33))
+    """
+
+    images: Mapping[str, np.ndarray]
+    kernels: Sequence[np.ndarray]
+    sigmas: Sequence[float] = (5 / 255, 10 / 255, 20 / 255)
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in ("images", "kernels", "sigmas"):
+            if not len(getattr(self, field)):
+                raise ValueError(f"{field}: expected at least one")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Measurement:
+        name = list(self.images)[index]
+        image = self.images[name]
+        rng = np.random.default_rng([self.seed, range(len(self))[index]])
+        kernel = self.kernels[int(rng.integers(len(self.kernels)))]
+        kernel = _pad_centrally(kernel, min(33, *image.shape[:2]))
+        sigma = float(self.sigmas[int(rng.integers(len(self.sigmas)))])
+        y = np.asarray(Blur(kernel, (image.shape[0], image.shape[1]))(image))
+        y = y + sigma * rng.standard_normal(image.shape)
+        return Measurement(name, image, kernel, sigma, y.astype(np.float32))
+
+
+def _pad_centrally(kernel: np.ndarray, size: int) -> np.ndarray:
+    """Zeros around a kernel, its middle ⌊size/2⌋ staying the middle."""
+    before = [max(size // 2 - s // 2, 0) for s in kernel.shape]
+    after = [max(size - s - b, 0) for s, b in zip(kernel.shape, before)]
+    return np.pad(np.asarray(kernel, np.float64), list(zip(before, after)))
+
+
+def course_dataset(
+    root: str | Path | None = None, size: int = 64, seed: int = 0, how: str | None = "resize"
+) -> Dataset:
+    """The course's data set from its folder, or from what is bundled.
+
+    Args:
+        root: a folder with images and a .mat of kernels, each in it or in folders below it;
+            without a .mat the kernels are generated. None: `faces()` and generated kernels.
+        size: images are brought to [size, size] by `how` (see `fit`).
+        seed: of the draws.
+
+    Raises:
+        ValueError: for a folder without images, an image that can't be read, or kernels that can't.
+
+    Example:
+        >>> sorted({m.sigma for m in map(course_dataset(seed=3).__getitem__, range(8))})[-1] <= 20 / 255
+        True
+    """
+    generated = [motion_kernel(size, seed) for seed, size in enumerate((9, 11, 13, 15, 17))]
+    if root is None:
+        images = {name: fit(image, (size, size), how) for name, image in faces().items()}
+        return Dataset(images, generated, seed=seed)
+    below = [p for p in sorted(Path(root).rglob("*")) if p.is_file()]
+    paths = [p for p in below if p.suffix.lower() in IMAGE_SUFFIXES]
+    if not paths:
+        raise ValueError(f"{root}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    images = {str(p.relative_to(root)): fit(read_image(p), (size, size), how) for p in paths}
+    mats = [p for p in below if p.suffix == ".mat"]
+    return Dataset(images, load_kernels(mats[0]) if mats else generated, seed=seed)
 
 
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
@@ -201,7 +315,7 @@ def load_kernel(spec: str) -> np.ndarray:
         )
     try:
         if path.suffix == ".mat":
-            kernels = _mat_kernels(path)
+            kernels = load_kernels(path)
             if index >= len(kernels):
                 raise ValueError(f"holds {len(kernels)} kernels, numbered from 0, not {index}")
             kernel = kernels[index]
@@ -222,8 +336,15 @@ def load_kernel(spec: str) -> np.ndarray:
     return kernel
 
 
-def _mat_kernels(path: Path) -> list[np.ndarray]:
-    """Every kernel of the .mat's `kernels` field, or of its only array."""
+def load_kernels(path: str | Path) -> list[np.ndarray]:
+    """Every kernel of a .mat (v5 or v7.3): those of its field `kernels`, or of its only array.
+
+    Raises:
+        ValueError: for a file that holds none; FileNotFoundError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
     if h5py.is_hdf5(path):  # v7.3, which stores arrays transposed
         with h5py.File(path) as file:
             arrays = {k: _hdf5_cells(file, v) for k, v in file.items() if not k.startswith("#")}

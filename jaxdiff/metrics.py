@@ -55,7 +55,7 @@ def ssim(image, truth) -> float:
         raise ValueError(f"ssim: expected images of at least {size}×{size}, got {list(a.shape)}")
 
     def mean(x):
-        windows = scipy.ndimage.uniform_filter(x, (size, size, 1))
+        windows = scipy.ndimage.uniform_filter(x, size, axes=(0, 1))
         edge = size // 2
         return windows[edge:-edge, edge:-edge]
 

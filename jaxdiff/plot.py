@@ -1,30 +1,35 @@
 """Figures, drawn without pyplot: no window, no backend, no global state."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jaxdiff import metrics
+from jaxdiff.schedule import Schedule
 
-def comparison(panels: Sequence[tuple[str, np.ndarray]], std: np.ndarray | None = None) -> Figure:
-    """Pictures side by side, titled, and beside them the posterior's standard deviation.
+Panel = tuple[str, np.ndarray]
+
+
+def comparison(panels: Sequence[Panel], std: np.ndarray | None = None, columns: int = 5) -> Figure:
+    """Pictures side by side, titled, and after them the posterior's standard deviation.
 
     Args:
         panels: (title, image [H, W, C] in [0, 1]) pairs.
         std: per-pixel standard deviation over samples [H, W, C] in image units, drawn as its
             mean over channels with a scale in units of 1/255.
+        columns: the most pictures in a row.
 
     Returns:
         a matplotlib figure; `figure.savefig(path)` writes it.
     """
     count = len(panels) + (std is not None)
-    columns = min(count, 5)
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(2.3 * columns, 2.65 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    columns = min(count, columns)
+    figure, axes = _figure(math.ceil(count / columns), columns, 2.3, 2.65)
     for axis in axes:
         axis.set_axis_off()
     for axis, (title, image) in zip(axes, panels):
@@ -42,6 +47,121 @@ def comparison(panels: Sequence[tuple[str, np.ndarray]], std: np.ndarray | None 
     return figure
 
 
+def scored(title: str, image, truth) -> Panel:
+    """A panel whose title gives the PSNR, where there is a truth to compare with."""
+    return (title if truth is None else f"{title}\n{metrics.psnr(image, truth):.2f} dB"), image
+
+
+def posterior(samples, truth=None, *, shown: int = 4, before: Sequence[Panel] = ()) -> Figure:
+    """The truth, other pictures, posterior samples, their mean and their standard deviation.
+
+    Args:
+        samples: [n, H, W, C] in [0, 1].
+        truth: [H, W, C], where it is known: then every picture has its PSNR in dB.
+        shown: the most samples to draw.
+        before: panels between the truth and the samples, such as ("degraded", y).
+    """
+    samples = np.asarray(samples)
+    panels = [] if truth is None else [("ground truth", np.asarray(truth))]
+    panels += [scored(title, image, truth) for title, image in before]
+    panels += [scored(f"posterior sample {i + 1}", s, truth) for i, s in enumerate(samples[:shown])]
+    if len(samples) == 1:
+        return comparison(panels)
+    panels.append(scored("posterior mean", samples.mean(0), truth))
+    return comparison(panels, samples.std(0, ddof=1))
+
+
+def strip(states: Sequence[Any] | np.ndarray, t: Sequence[int], columns: int = 10) -> Figure:
+    """A trajectory as a row of pictures: states [T, H, W, C] in [0, 1], of which `columns`.
+
+    Args:
+        t: the timestep of each state, its title.
+    """
+    chosen = np.unique(np.linspace(0, len(states) - 1, min(columns, len(states))).round())
+    panels = [(f"t = {t[int(i)]}", np.asarray(states[int(i)])) for i in chosen]
+    return comparison(panels, columns=columns)
+
+
+def schedule(schedule: Schedule, num_steps: Sequence[int] = (1000, 100)) -> Figure:
+    """β, α, ᾱ, η = β/√α (adaptive DPS's weight) and σ of respaced schedules, against t."""
+    figure, axes = _figure(1, 5, 2.9, 2.7)
+    for count in num_steps:
+        steps = schedule.steps(count)
+        values = {
+            "β": steps.betas,
+            "α": steps.alphas,
+            "ᾱ": steps.alphas_cumprod,
+            "η = β/√α": steps.betas / np.sqrt(steps.alphas),
+            "σ": steps.sigma,
+        }
+        for axis, (name, value) in zip(axes, values.items()):
+            axis.plot(steps.t, value, label=f"T = {count}")
+            axis.set_title(name)
+            axis.set_xlabel("timestep t")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def differences(curves: Mapping[str, np.ndarray], bounds: Sequence[float] = ()) -> Figure:
+    """Differences by step on a logarithmic scale; `bounds` are drawn as dashed lines."""
+    figure, (axis,) = _figure(1, 1, 7, 3.4)
+    for label, values in curves.items():
+        axis.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-18), label=label)
+    for bound in bounds:
+        axis.axhline(bound, color="grey", linestyle="--", linewidth=0.8)
+    axis.set_xlabel("step")
+    axis.set_ylabel("difference, image in [−1, 1]")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def evaluations(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Mean PSNR and SSIM with standard errors against network evaluations, a line a sampler.
+
+    Args:
+        rows: what `jaxdiff evaluate` writes to results.csv.
+    """
+    figure, axes = _figure(1, 2, 4.6, 3.5)
+    cells = summary(rows)
+    ticks = sorted({cell["steps"] for cell in cells})
+    for axis, key, unit in zip(axes, ("psnr", "ssim"), ("PSNR (dB)", "SSIM")):
+        for name in dict.fromkeys(cell["sampler"] for cell in cells):
+            own = [cell for cell in cells if cell["sampler"] == name]
+            axis.errorbar(
+                [cell["steps"] for cell in own],
+                [cell[key] for cell in own],
+                [cell[f"{key}_se"] for cell in own],
+                marker="o", markersize=4, capsize=3, label=name,
+            )  # fmt: skip
+        for floor, style in (("degraded", ":"), ("wiener", "--")):
+            if key == "psnr":
+                mean = float(np.mean([row[f"psnr_{floor}"] for row in rows]))
+                axis.axhline(mean, color="grey", linestyle=style, linewidth=1, label=floor)
+        axis.set_xscale("log")
+        axis.set_xticks(ticks, [str(t) for t in ticks])
+        axis.minorticks_off()
+        axis.set_xlabel("network evaluations")
+        axis.set_ylabel(unit)
+    count = len({row["image"] for row in rows})
+    figure.suptitle(f"one draw of each of {count} images, mean ± standard error", fontsize=10)
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Means and standard errors of PSNR and SSIM by sampler and steps, in order of appearance."""
+    cells = []
+    for sampler, steps in dict.fromkeys((row["sampler"], row["steps"]) for row in rows):
+        own = [row for row in rows if (row["sampler"], row["steps"]) == (sampler, steps)]
+        cell = {"sampler": sampler, "steps": steps, "images": len(own)}
+        for key in ("psnr", "ssim"):
+            values = np.array([row[key] for row in own])
+            error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+            cell |= {key: float(values.mean()), f"{key}_se": float(error)}
+        cells.append(cell)
+    return cells
+
+
 def grid(images: np.ndarray, gap: int = 2) -> np.ndarray:
     """Images [n, H, W, C] in one near-square picture, white between them."""
     images = np.clip(np.asarray(images), 0, 1)
@@ -53,3 +173,9 @@ def grid(images: np.ndarray, gap: int = 2) -> np.ndarray:
         top, left = i // columns * (h + gap), i % columns * (w + gap)
         sheet[top : top + h, left : left + w] = image
     return sheet
+
+
+def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())

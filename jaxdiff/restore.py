@@ -170,26 +170,11 @@ def _write_job(folder: Path, job: Job, samples: np.ndarray, result: dict[str, An
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
     try:
-        mean = samples.mean(0)
         data.write_image(temporary / "degraded.png", job.y)
-        data.write_image(temporary / "restored.png", mean)
-
-        def title(text, psnr):
-            return text if psnr is None else f"{text}\n{psnr:.2f} dB"
-
-        scores = result.get("psnr_samples", [None] * len(samples))
-        panels = [] if job.truth is None else [("ground truth", job.truth)]
-        panels.append((title("degraded", result.get("psnr_degraded")), job.y))
-        panels.append((title("Wiener filter", result.get("psnr_wiener")), result["wiener"]))
-        panels += [
-            (title(f"posterior sample {i + 1}", score), s)
-            for i, (s, score) in enumerate(zip(samples[:4], scores))
-        ]
-        std = None
-        if len(samples) > 1:
-            panels.append((title("posterior mean", result.get("psnr_restored")), mean))
-            std = samples.std(0, ddof=1)
-        plot.comparison(panels, std).savefig(temporary / "comparison.png", dpi=130)
+        data.write_image(temporary / "restored.png", samples.mean(0))
+        before = [("degraded", job.y), ("Wiener filter", result["wiener"])]
+        figure = plot.posterior(samples, job.truth, before=before)
+        figure.savefig(temporary / "comparison.png", dpi=130)
         for path in temporary.iterdir():
             path.replace(folder / path.name)
     finally:

@@ -95,19 +95,15 @@ def sample(
             f"noise: expected [T + 1, ...] = {[total_steps + 1, *lead, *shape]}, "
             f"got {list(noise.shape)}"
         )
-    if noise is None and key is None:
-        raise ValueError("key: pass jax.random.key(seed), or the noise itself")
-    if noise is None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)  # of jax.random.PRNGKey
-    if noise is None and key.shape not in ((), lead[:-1]):
-        raise ValueError(f"key: expected one, or one for each measurement, got {list(key.shape)}")
-
     total = int(np.prod(lead))
     image, number = np.divmod(np.arange(total), n)
-    if noise is None:
-        keys = _keys(key, image, number)
-    else:
+    keys = None
+    if noise is not None:
         noise = jnp.moveaxis(noise.reshape(total_steps + 1, total, *shape), 0, 1)
+    elif key is None:
+        raise ValueError("key: pass jax.random.key(seed), or the noise itself")
+    else:
+        keys = _keys(_typed_key(key, lead[:-1]), image, number)
     devices = 1 if sharding is None else sharding.mesh.size
     size = min(batch_size or total, total)
     size = -(-size // devices) * devices
@@ -120,7 +116,7 @@ def sample(
             # The last chunk is filled up with repeats: a chunk of another size would recompile.
             chosen = np.minimum(np.arange(start, start + size), total - 1)
             chunk = _Samples(
-                keys[chosen] if noise is None else None,
+                None if keys is None else keys[chosen],
                 jax.tree.map(lambda a, rows=image[chosen]: a[rows], own),
                 None if noise is None else noise[chosen],
             )
@@ -201,6 +197,15 @@ def _draw(sample: _Samples, i, like):
     if sample.noise is not None:
         return sample.noise[i]
     return jax.random.normal(jax.random.fold_in(sample.key, i), like.shape, like.dtype)
+
+
+def _typed_key(key, lead):
+    """A key of today's kind; one, or one for each measurement."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)  # of jax.random.PRNGKey
+    if key.shape not in ((), lead):
+        raise ValueError(f"key: expected one, or one for each measurement, got {list(key.shape)}")
+    return key
 
 
 @jit
