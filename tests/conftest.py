@@ -6,6 +6,9 @@ from pathlib import Path
 # Tests of several devices run in the same process as all others: eight CPU devices for everyone.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Workers beside each other: torch's threads spin while they wait, and would take each other's cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import numpy as np

@@ -6,9 +6,12 @@ model's dtype, are lifted to float64 (`lift_scheduler`, `convert.lift`); the for
 diffusers' own.
 """
 
+import time
 from unittest import mock
 
+import numpy as np
 import torch
+from diffusers import DDPMScheduler, UNet2DModel
 
 
 def clean_output(x):
@@ -81,3 +84,54 @@ def lift_scheduler(scheduler):
     scheduler.alphas_cumprod = torch.cumprod(scheduler.alphas, 0)
     scheduler.one = torch.ones((), dtype=torch.float64)
     return scheduler
+
+
+def load_prior(folder):
+    """(UNet2DModel, DDPMScheduler) of a diffusers folder."""
+    unet = UNet2DModel.from_pretrained(folder, subfolder="unet", low_cpu_mem_usage=False)
+    scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+    return unet.eval().requires_grad_(False), scheduler
+
+
+def nhwc(tensor):
+    return tensor.numpy().transpose(0, 2, 3, 1)
+
+
+class TorchRun:
+    """One restoration by the course's loop, kept as arrays that JAX can be compared with.
+
+    `states` [T + 1, H, W, C] in [-1, 1], `noise` [T + 1, 1, H, W, C], `y` [H, W, C]; `seconds`,
+    what the loop took. With `lift`, diffusers' tables are lifted to float64.
+    """
+
+    def __init__(
+        self, method, unet, scheduler, image, kernel, sigma, steps, dtype="float32", lift=False
+    ):
+        self.method, self.dtype, self.steps = method, getattr(torch, dtype), steps
+        self.unet = unet.to(self.dtype)
+        self.scheduler = DDPMScheduler.from_config(scheduler.config)
+        if lift:
+            lift_scheduler(self.scheduler)
+        rng = np.random.default_rng(0)
+        x = torch.tensor(image.transpose(2, 0, 1)[None].astype(dtype))
+        noise = rng.standard_normal((steps + 1, *x.shape)).astype(dtype)
+        blur = TorchBlur(kernel, x.shape[-2:], self.dtype)
+        y = blur(x) + sigma * torch.tensor(rng.standard_normal(x.shape).astype(dtype))
+        scale = 100.0 if method == "dps-adaptive" else 1.0
+        self._noise = torch.tensor(noise)
+        self._measured = {"blur": blur, "y": y, "sigma": sigma, "scale": scale}
+        start = time.perf_counter()
+        states = trajectory(method, self.unet, self.scheduler, steps, self._noise, **self._measured)
+        self.seconds = time.perf_counter() - start
+        self.states = np.stack([nhwc(s)[0] for s in states])
+        self.noise, self.y = noise.transpose(0, 1, 3, 4, 2), nhwc(y)[0]
+
+    def step(self, i):
+        """Step i from `states[i]`, by a scheduler whose tables are lifted to float64."""
+        scheduler = lift_scheduler(DDPMScheduler.from_config(self.scheduler.config))
+        scheduler.set_timesteps(self.steps)
+        x = torch.tensor(self.states[i].transpose(2, 0, 1)[None])
+        t, z = scheduler.timesteps[i], self._noise[i + 1]
+        out = step(self.method, self.unet, scheduler, x, t, z, **self._measured)
+        assert out.dtype == self.dtype
+        return nhwc(out)[0]

@@ -4,15 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from diffusers import DDPMScheduler, UNet2DModel
 
 import jaxdiff as jd
 from convert.lift import lifted_time_embedding
 from jaxdiff import metrics
 from jaxdiff.checkpoint import _finder
 from jaxdiff.platform import jit
-from tests.parity import course
+from tests.parity.course import TorchRun, load_prior
 
 STEPS = 100
 SIGMA = 10 / 255
@@ -22,62 +20,17 @@ METHODS = {
     "dps-adaptive": lambda d, b, y: jd.DPS(d, b, y, scale=100.0, step_size="adaptive"),
     "pigdm": lambda d, b, y: jd.PiGDM(d, b, y, SIGMA),
 }
-SCALE = {"ddpm": 1.0, "dps": 1.0, "dps-adaptive": 100.0, "pigdm": 1.0}
 
 
 @pytest.fixture(scope="module")
 def torch_prior():
-    folder = _finder("faces64")("model_index.json").parent
-    unet = UNet2DModel.from_pretrained(folder, subfolder="unet", low_cpu_mem_usage=False).eval()
-    return folder, unet.requires_grad_(False)
-
-
-def nhwc(tensor):
-    return tensor.numpy().transpose(0, 2, 3, 1)
-
-
-class TorchRun:
-    """The course's loop: `states` [T + 1, H, W, C], `noise` [T + 1, 1, H, W, C], `y` [H, W, C]."""
-
-    def __init__(self, method, prior, photograph, kernel, dtype, lift):
-        folder, unet = prior
-        self.method, self.dtype = method, getattr(torch, dtype)
-        self.unet = unet.to(self.dtype)
-        self.scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-        if lift:
-            course.lift_scheduler(self.scheduler)
-        rng = np.random.default_rng(0)
-        noise = rng.standard_normal((STEPS + 1, 1, 3, 64, 64)).astype(dtype)
-        image = torch.tensor(photograph.transpose(2, 0, 1)[None].astype(dtype))
-        self.blur = course.TorchBlur(kernel, (64, 64), self.dtype)
-        self._noise = torch.tensor(noise)
-        self._y = self.blur(image)
-        self._y += SIGMA * torch.tensor(rng.standard_normal(image.shape).astype(dtype))
-        self.noise, self.y = noise.transpose(0, 1, 3, 4, 2), nhwc(self._y)[0]
-        states = course.trajectory(
-            method, self.unet, self.scheduler, STEPS, self._noise, **self._measured
-        )
-        self.states = np.stack([nhwc(s)[0] for s in states])
-
-    @property
-    def _measured(self):
-        return {"blur": self.blur, "y": self._y, "sigma": SIGMA, "scale": SCALE[self.method]}
-
-    def step(self, i):
-        """Step i from `states[i]`, by a scheduler whose tables are lifted to float64."""
-        scheduler = course.lift_scheduler(DDPMScheduler.from_config(self.scheduler.config))
-        scheduler.set_timesteps(STEPS)
-        x = torch.tensor(self.states[i].transpose(2, 0, 1)[None])
-        t, z = scheduler.timesteps[i], self._noise[i + 1]
-        out = course.step(self.method, self.unet, scheduler, x, t, z, **self._measured)
-        assert out.dtype == self.dtype
-        return nhwc(out)[0]
+    return load_prior(_finder("faces64")("model_index.json").parent)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_same_function_in_float64(method, torch_prior, photograph, kernel, x64):
     with lifted_time_embedding():
-        run = TorchRun(method, torch_prior, photograph, kernel, "float64", lift=True)
+        run = TorchRun(method, *torch_prior, photograph, kernel, SIGMA, STEPS, "float64", lift=True)
     unet, schedule = jd.load("faces64", dtype=jnp.float64)
     blur = jd.operators.Blur(kernel, (64, 64))
     sampler = METHODS[method](jd.Denoiser(unet, schedule), blur, run.y)
@@ -95,7 +48,7 @@ def test_same_function_in_float64(method, torch_prior, photograph, kernel, x64):
 @pytest.fixture(scope="module", params=METHODS)
 def float32_run(request, torch_prior, photograph, kernel):
     """diffusers as it is, nothing lifted."""
-    return TorchRun(request.param, torch_prior, photograph, kernel, "float32", lift=False)
+    return TorchRun(request.param, *torch_prior, photograph, kernel, SIGMA, STEPS, "float32")
 
 
 def sampler_of(run, kernel, faces64):

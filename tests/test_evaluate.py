@@ -1,0 +1,134 @@
+"""`jaxdiff evaluate` and the course's data set."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxdiff as jd
+from jaxdiff import data, plot
+from jaxdiff.evaluate import evaluate, read
+from tests.conftest import shared
+
+GRID = {"samplers": ["dps"], "steps": [2, 3]}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    faces = data.faces()
+    return data.Dataset(
+        {k: faces[k] for k in "012"}, [data.motion_kernel(9, 0), data.motion_kernel(17, 1)], seed=5
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation") / "out"
+    return out, evaluate(dataset, **GRID, out=out)
+
+
+def test_results(dataset, uninterrupted):
+    out, rows = uninterrupted
+    assert len(rows) == 2 * 3 and rows == read(out / "results.csv")
+    table = (out / "results.md").read_text()
+    assert table.count("±") == 1 + 2 * 2
+    assert {r["sigma"] for r in rows} == {dataset[i].sigma for i in range(3)}
+    with Image.open(out / "results.png") as image:
+        assert image.size[0] > 500
+
+
+def test_whatever_the_batch(dataset, uninterrupted, tmp_path):
+    """Image i has its own key, kernel and σ: alone or in a batch that is filled up."""
+    rows = evaluate(dataset, samplers=["dps"], steps=[2], out=tmp_path / "out", batch_size=2)
+    alone = [r for r in uninterrupted[1] if (r["sampler"], r["steps"]) == ("dps", 2)]
+    for a, b in zip(rows, alone, strict=True):
+        assert a["image"] == b["image"]
+        assert a["psnr"] == pytest.approx(b["psnr"], abs=0.02)
+
+
+def test_killed_and_started_again(dataset, uninterrupted, tmp_path):
+    """SIGKILL after the first rows; the second run repeats none and ends with the same file."""
+    out = tmp_path / "out"
+    code = (
+        "from jaxdiff import data; from jaxdiff.evaluate import evaluate; f = data.faces();"
+        "d = data.Dataset({k: f[k] for k in '012'},"
+        "[data.motion_kernel(9, 0), data.motion_kernel(17, 1)], seed=5);"
+        f"evaluate(d, **{GRID!r}, out={str(out)!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 300
+    while not (out / "results.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = read(out / "results.csv")
+    assert 0 < len(before) < 6, "killed in the middle"
+    rows = evaluate(dataset, **GRID, out=out)
+    assert all(row in rows for row in before)
+    assert (out / "results.csv").read_bytes() == (uninterrupted[0] / "results.csv").read_bytes()
+
+
+def test_finished_work_is_not_repeated(dataset, uninterrupted, monkeypatch):
+    out, rows = uninterrupted
+    monkeypatch.setattr(jd, "sample", None)
+    assert evaluate(dataset, **GRID, out=out) == rows
+
+
+def test_bad_calls(dataset, uninterrupted, tmp_path):
+    with pytest.raises(ValueError, match="another seed"):
+        evaluate(
+            data.Dataset(dataset.images, dataset.kernels, seed=6), **GRID, out=uninterrupted[0]
+        )
+    with pytest.raises(ValueError, match="another data"):
+        evaluate(
+            data.Dataset(dataset.images, dataset.kernels[:1], seed=5), **GRID, out=uninterrupted[0]
+        )
+    with pytest.raises(ValueError, match="expected some of"):
+        evaluate(dataset, samplers=["x"], out=tmp_path / "a")
+    with pytest.raises(ValueError, match="steps"):
+        evaluate(dataset, steps=[2000], out=tmp_path / "a")
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(ValueError, match="other files"):
+        evaluate(dataset, **GRID, out=tmp_path)
+    assert not (tmp_path / "a").exists()
+
+
+def test_dataset_is_the_courses(dataset):
+    """y − k * x is noise of the drawn σ, the kernel padded around its middle, sums untouched."""
+    for i in range(3):
+        m = dataset[i]
+        assert m.kernel.shape == (33, 33) and m.kernel.sum() == pytest.approx(1)
+        residual = m.y - np.asarray(jd.operators.Blur(m.kernel, (64, 64))(m.image))
+        assert residual.std() == pytest.approx(m.sigma, rel=0.03)
+        assert m.sigma in dataset.sigmas
+        np.testing.assert_array_equal(m.y, dataset[i].y)
+    even = data.Dataset(dataset.images, [2 * np.ones((4, 6)) / 24], seed=0)[0]
+    blurred = jd.operators.Blur(np.ones((4, 6)) / 12, (64, 64))(even.image)
+    assert np.std(even.y - blurred) == pytest.approx(even.sigma, rel=0.03)
+    with pytest.raises(ValueError, match="kernels"):
+        data.Dataset(dataset.images, [])
+
+
+def test_course_layout():
+    """A folder of images and a .mat, wherever in it."""
+    folder = shared("data")
+    dataset = data.course_dataset(folder, size=64)
+    assert len(dataset) == 23 and dataset[22].image.shape == (64, 64, 3)
+
+
+def test_figures_are_drawn(dataset):
+    samples = np.random.default_rng(0).random((3, 8, 8, 3))
+    schedule = jd.Schedule.from_config()
+    figures = (
+        (plot.posterior(samples, samples[0], before=[("degraded", samples[1])]), 7),
+        (plot.strip(samples, [9, 5, 0]), 3),
+        (plot.schedule(schedule, (1000, 100)), 5),
+        (plot.differences({"a": np.ones(3)}, [0.1]), 1),
+    )
+    for figure, axes in figures:
+        titled = [axis for axis in figure.axes if axis.has_data()]
+        assert len(titled) >= axes
