@@ -76,7 +76,7 @@ print("block_out_channels", c.block_out_channels)
 print("down_block_types", c.down_block_types)
 noise = jax.random.normal(key, (1, *denoiser.shape))
 eps = jax.jit(lambda unet, x, t: unet(x, t))(unet, noise, 500)
-print("eps:", eps.shape, "std", float(eps.std().round(3)))
+print("eps:", eps.shape, f"std {float(eps.std()):.3f}")
 print(schedule.config.beta_schedule, schedule.config.beta_start, "→", schedule.config.beta_end)
 
 # %% [markdown]

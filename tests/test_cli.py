@@ -220,6 +220,26 @@ def test_bad_input_is_one_line_and_exit_code_2(case, run, bad_folder, monkeypatc
     assert sorted(bad_folder.rglob("*")) == before, "something was written"
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["none"], "no such folder"),
+        (["empty"], "no images"),
+        (["--steps", "20,many"], "--steps"),
+        (["--steps", "1001"], "1 to 1000"),
+        (["--samplers", "dps,magic"], "'magic'"),
+        (["--out", "checkpoint"], "other files"),
+        (["--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_evaluation(arguments, message, run, bad_folder, monkeypatch):
+    monkeypatch.chdir(bad_folder)
+    before = sorted(bad_folder.rglob("*"))
+    code, _, err = run("evaluate", *arguments)
+    assert code == 2 and message in err and len(err.strip().splitlines()) == 1, err
+    assert sorted(bad_folder.rglob("*")) == before, "something was written"
+
+
 @pytest.mark.parametrize("suffix", ["mat", "npy", "png"])
 def test_kernel_files(suffix, tmp_path):
     kernel = data.gaussian_kernel(7, 1.5)

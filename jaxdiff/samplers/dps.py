@@ -19,7 +19,9 @@ class DPS:
 
     x_{t−1} = DDPM step − scale·η·∇_{x_t} ‖A(x̂₀) − y‖₂, x̂₀ clipped and mapped to [0, 1] inside
     the gradient, one network evaluation a step. `step_size="fixed"`: η = 1, a scale near 1 is
-    usual; `"adaptive"`: η = β_t/√α_t of the respaced schedule, a scale near 100.
+    usual; `"adaptive"`: η = β_t/√α_t of the respaced schedule, a scale near 100. Both want many
+    steps: on faces64 (8 faces, camera shakes, PSNR of a draw at 100 and 1000 steps) fixed 21.0 and
+    24.8 dB, adaptive 22.2 and 22.8; ΠGDM needs 20 for 27.0.
 
     Args:
         denoiser: a `Denoiser` or its stand-in.

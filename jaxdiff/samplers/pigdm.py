@@ -24,9 +24,9 @@ class PiGDM:
     `variance="course"`: v is the DDPM posterior variance, r² = ρ² = v/(1+v).
     `variance="paper"`: v = (1−ᾱ_t)/ᾱ_t, so that r² = v/(1+v) = 1−ᾱ_t and 1/√(1+v) = √ᾱ_t; r² is
     a variance in the network's [-1, 1], and so ρ² = r²/4 in image units, where σ and y live. Its
-    guidance does not shrink with the step: use it at about 20 steps and "course" at about 100. On
-    faces64 (6 faces, 17×17 shake, σ = 10/255, PSNR of a draw at 20, 50, 100 steps): paper 26.7,
-    24.8, 19.2 dB; course 20.0, 25.2, 25.5 dB.
+    guidance does not shrink with the step: use it at about 20 steps and "course" at 50 to 100. On
+    faces64 (8 faces, camera shakes, σ of 5 to 20/255, PSNR of a draw at 20, 50, 100 steps): paper
+    27.0, 25.2, 21.5 dB; course 19.1, 25.5, 25.6 dB, and 24.2 at 1000.
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
