@@ -17,9 +17,8 @@ def nonnegative(name: str, value, batch: int | None = None) -> np.ndarray | jax.
     if isinstance(value, jax.core.Tracer):
         return value
     array = np.asarray(value)
-    if array.shape not in ((), (batch,)) or array.dtype.kind not in "fiu":
-        raise ValueError(f"{name}: expected a finite number ≥ 0, got {value!r}")
-    if not ((array >= 0) & (array < np.inf)).all():
+    fits = array.shape in ((), (batch,)) and array.dtype.kind in "fiu"
+    if not (fits and ((array >= 0) & (array < np.inf)).all()):
         raise ValueError(f"{name}: expected a finite number ≥ 0, got {value!r}")
     return array.astype(np.float64)
 
@@ -36,11 +35,8 @@ def measurement(y, operator, denoiser):
     if not jnp.issubdtype(y.dtype, jnp.floating):
         raise ValueError(f"y: expected floats in image units [0, 1], got {y.dtype}: divide by 255")
     shape = getattr(denoiser, "shape", None)
-    channels = shape[-1] if shape else y.shape[-1]
-    stacked = isinstance(operator, Stack)
-    x = jax.ShapeDtypeStruct((*operator.shape, channels), jnp.float32)
-    out = jax.eval_shape(operator[0] if stacked else operator, x).shape
-    if stacked and y.shape != (len(operator), *out):
+    out = _output_shape(operator, shape[-1] if shape else y.shape[-1])
+    if isinstance(operator, Stack) and y.shape != (len(operator), *out):
         raise ValueError(
             f"y: expected one measurement for each of the stack's operators "
             f"{[len(operator), *out]}, got {list(y.shape)}"
@@ -57,7 +53,10 @@ def measurement(y, operator, denoiser):
 
 def batch_of(y, operator) -> int | None:
     """B of a batch of measurements [B, *out], None of a single one."""
-    if isinstance(operator, Stack):
-        return len(operator)
-    x = jax.ShapeDtypeStruct((*operator.shape, y.shape[-1]), jnp.float32)
-    return y.shape[0] if y.ndim > len(jax.eval_shape(operator, x).shape) else None
+    return y.shape[0] if y.ndim > len(_output_shape(operator, y.shape[-1])) else None
+
+
+def _output_shape(operator, channels: int) -> tuple[int, ...]:
+    """Of one measurement."""
+    one = operator[0] if isinstance(operator, Stack) else operator
+    return jax.eval_shape(one, jax.ShapeDtypeStruct((*one.shape, channels), jnp.float32)).shape

@@ -259,7 +259,7 @@ def _image_shape(sampler, own, noise):
     shape = getattr(sampler.denoiser, "shape", None)
     if own:
         channels = shape[-1] if shape else own["y"].shape[-1]
-        return (*(own.get("operator") or sampler.operator).shape, channels)
+        return (*own.get("operator", sampler.operator).shape, channels)
     if shape is not None:
         return shape
     if noise is not None:

@@ -258,6 +258,21 @@ def test_bad_measurements(name):
                 rebuild(sigma=sigma)
 
 
+def test_pigdm_needs_solve():
+    @pytree
+    class Halve:
+        factor: Any
+        shape = (8, 8)
+
+        def __call__(self, x):
+            return self.factor * x
+
+    halve, y = Halve(np.float32(0.5)), np.zeros((2, 8, 8, 3), "f")
+    for operator in (halve, jd.operators.Stack([halve, halve])):
+        with pytest.raises(TypeError, match="Halve has none"):
+            jd.PiGDM(make("ddpm").denoiser, operator, y, 0.1)
+
+
 def test_bad_calls(steps):
     sampler = make("ddpm")
     with pytest.raises(ValueError, match="key"):

@@ -47,7 +47,7 @@ class Stack:
         return jax.tree.leaves(self.operators)[0].shape[0]
 
     def __getitem__(self, index):
-        """The operator of one measurement, or a stack of several."""
+        """The operator of one measurement."""
         return jax.tree.map(lambda leaf: leaf[index], self.operators)
 
     @property
@@ -58,10 +58,6 @@ class Stack:
     def __call__(self, x) -> jax.Array:
         """A_b x_b of images [B, H, W, C]."""
         return jax.vmap(lambda operator, x: operator(x))(self.operators, x)
-
-    def solve(self, residual, r2, s2) -> jax.Array:
-        """Each operator's own `solve`; r2 and s2 are shared."""
-        return jax.vmap(lambda o, r: o.solve(r, r2, s2))(self.operators, residual)
 
 
 def _shapes(operator):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxdiff.checks import batch_of, measurement, nonnegative
 from jaxdiff.denoiser import predict
+from jaxdiff.operators import Stack
 from jaxdiff.pytree import pytree, static
 from jaxdiff.samplers.ddpm import ancestral
 from jaxdiff.schedule import Steps
@@ -64,10 +65,9 @@ class PiGDM:
     def __post_init__(self):
         if self.variance not in ("course", "paper"):
             raise ValueError(f"variance: expected 'course' or 'paper', got {self.variance!r}")
-        if not hasattr(self.operator, "solve"):
-            raise TypeError(
-                f"operator: ΠGDM needs solve(), {type(self.operator).__name__} has none"
-            )
+        one = self.operator[0] if isinstance(self.operator, Stack) else self.operator
+        if not hasattr(one, "solve"):
+            raise TypeError(f"operator: ΠGDM needs solve(), {type(one).__name__} has none")
         object.__setattr__(self, "y", measurement(self.y, self.operator, self.denoiser))
         batch = batch_of(self.y, self.operator)
         object.__setattr__(self, "sigma", nonnegative("sigma", self.sigma, batch))
