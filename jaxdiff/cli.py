@@ -13,6 +13,7 @@ from rich.markdown import Markdown
 
 import jaxdiff as jd
 from jaxdiff.checkpoint import replace_file
+from jaxdiff.samplers.named import NAMES
 
 app = typer.Typer(
     add_completion=False,
@@ -22,15 +23,6 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-class Method(StrEnum):
-    """The samplers that restore."""
-
-    pigdm_paper = "pigdm-paper"
-    pigdm = "pigdm"
-    dps = "dps"
-    dps_adaptive = "dps-adaptive"
 
 
 class Unconditional(StrEnum):
@@ -78,7 +70,7 @@ def restore(
         bool,
         typer.Option("--degrade", help="The images are clean: blur them first, and score."),
     ] = False,
-    sampler: Annotated[Method, typer.Option(help="The method.")] = Method.pigdm_paper,
+    sampler: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "pigdm-paper",
     scale: Annotated[
         float | None,
         typer.Option(
@@ -111,7 +103,7 @@ def restore(
         kernel=kernel,
         sigma=parse_sigma(sigma),
         degrade=degrade or images is None,
-        sampler=sampler.value,
+        sampler=sampler,
         scale=scale,
         steps=steps,
         samples=samples,
@@ -139,8 +131,8 @@ def evaluate(
         ),
     ] = None,
     samplers: Annotated[
-        str, typer.Option(help="Of pigdm-paper, pigdm, dps, dps-adaptive, with commas between.")
-    ] = "dps,dps-adaptive,pigdm,pigdm-paper",
+        str, typer.Option(help=f"Of {', '.join(NAMES)}, with commas between.")
+    ] = ",".join(NAMES),
     steps: Annotated[str, typer.Option(help="Network evaluations, with commas between.")] = (
         "20,50,100"
     ),
@@ -169,15 +161,15 @@ def evaluate(
     if source is not None and not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder of images")
     cache_compiled_programs()
-    config = jd.load(model)[0].config
-    if config.size is None or config.size[0] != config.size[1]:
+    unet, schedule = jd.load(model)
+    size = unet.config.size
+    if size is None or size[0] != size[1]:
         raise ValueError(f"--model: {model} is not for square images of one size")
-    dataset = data.course_dataset(source, config.size[0], seed, fit.value)
-    names = [name.strip() for name in samplers.split(",")]
     rows = run(
-        dataset,
-        model,
-        samplers=names,
+        data.course_dataset(source, size[0], seed, fit.value),
+        jd.Denoiser(unet, schedule),
+        model=model,
+        samplers=[name.strip() for name in samplers.split(",")],
         steps=counts,
         out=out,
         batch_size=batch_size,

@@ -16,15 +16,16 @@ from jaxdiff import metrics, plot
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.data import Dataset, Measurement
 from jaxdiff.platform import evaluation_batch
-from jaxdiff.samplers.named import NAMES, named
+from jaxdiff.samplers.named import NAMES, check_name, named
 
 Row = dict[str, Any]
 
 
 def evaluate(
     dataset: Dataset,
-    model: str = "faces64",
+    denoiser: jd.Denoiser,
     *,
+    model: str = "faces64",
     samplers: Sequence[str] = ("dps", "dps-adaptive", "pigdm"),
     steps: Sequence[int] = (20, 50, 100),
     out: str | Path,
@@ -41,7 +42,8 @@ def evaluate(
 
     Args:
         dataset: such as `jd.data.course_dataset()`.
-        model: what `jd.load` takes.
+        denoiser: the prior.
+        model: its name, which stands in settings.json: an `out` holds results of one model.
         samplers: of `jaxdiff.samplers.named.NAMES`.
         steps: numbers of network evaluations.
         out: the folder for results.csv, results.md, results.png and settings.json.
@@ -49,7 +51,7 @@ def evaluate(
         progress: show a bar, in network evaluations.
 
     Returns:
-        The rows of results.csv: sampler, steps, image, sigma, psnr and psnr_degraded, psnr_wiener
+        The grid's rows of results.csv: sampler, steps, image, sigma, psnr and psnr_degraded, psnr_wiener
         (dB), ssim.
 
     Raises:
@@ -57,16 +59,13 @@ def evaluate(
             the results of other data or another model.
     """
     out = Path(out)
-    unet, schedule = jd.load(model)
     samplers, steps = list(dict.fromkeys(samplers)), sorted(set(steps))
     for name in samplers:
-        if name not in NAMES:
-            raise ValueError(f"samplers: expected some of {', '.join(NAMES)}, got {name!r}")
-    coefficients = {count: schedule.steps(count) for count in steps}
+        check_name(name)
+    coefficients = {count: denoiser.schedule.steps(count) for count in steps}
     settings = {"model": model, "seed": dataset.seed, "images": len(dataset)}
     rows = _resume(out, settings | {"data": _fingerprint(dataset)})
     measurements = [dataset[i] for i in range(len(dataset))]
-    denoiser = jd.Denoiser(unet, schedule)
     size = min(batch_size or evaluation_batch(), len(dataset))
     key = jax.random.key(dataset.seed)
 
@@ -83,15 +82,11 @@ def evaluate(
                 rows |= {(name, count, row["image"]): row for row in scored}
                 _write(out / "results.csv", _ordered(rows, measurements))
                 bar.update(count * len(set(batch)))
-    chosen = [
-        row
-        for row in _ordered(rows, measurements)
-        if row["sampler"] in samplers and row["steps"] in steps
-    ]
-    replace_file(out / "results.md", lambda p: Path(p).write_text(markdown(chosen)))
-    figure = plot.evaluations(chosen)
+    every = _ordered(rows, measurements)  # also of earlier grids, as in results.csv
+    replace_file(out / "results.md", lambda p: Path(p).write_text(markdown(every)))
+    figure = plot.evaluations(every)
     replace_file(out / "results.png", lambda p: figure.savefig(p, dpi=110, format="png"))
-    return chosen
+    return [row for row in every if row["sampler"] in samplers and row["steps"] in steps]
 
 
 def _batches(indices: list[int], size: int) -> Iterator[list[int]]:
@@ -195,7 +190,7 @@ def markdown(rows: Sequence[Row]) -> str:
         "| sampler | network evaluations | PSNR (dB) | SSIM |",
         "|---|---:|---:|---:|",
     ]
-    for cell in plot.summary(rows):
+    for cell in metrics.summary(rows):
         lines.append(
             f"| {cell['sampler']} | {cell['steps']} | {cell['psnr']:.2f} ± {cell['psnr_se']:.2f} "
             f"| {cell['ssim']:.3f} ± {cell['ssim_se']:.3f} |"

@@ -1,6 +1,8 @@
-"""How near a restoration is to the truth."""
+"""How near restorations are to the truth."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
@@ -75,6 +77,20 @@ def _same_shape(image, truth):
             f"expected two images of one shape, got {list(np.shape(image))} "
             f"and {list(np.shape(truth))}"
         )
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Means and standard errors of PSNR and SSIM by sampler and steps, in order of appearance."""
+    cells = []
+    for sampler, steps in dict.fromkeys((row["sampler"], row["steps"]) for row in rows):
+        own = [row for row in rows if (row["sampler"], row["steps"]) == (sampler, steps)]
+        cell = {"sampler": sampler, "steps": steps, "images": len(own)}
+        for key in ("psnr", "ssim"):
+            values = np.array([row[key] for row in own])
+            error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+            cell |= {key: float(values.mean()), f"{key}_se": float(error)}
+        cells.append(cell)
+    return cells
 
 
 def wiener(y, operator, sigma: float) -> np.ndarray:

@@ -122,7 +122,7 @@ def evaluations(rows: Sequence[Mapping[str, Any]]) -> Figure:
         rows: what `jaxdiff evaluate` writes to results.csv.
     """
     figure, axes = _figure(1, 2, 4.6, 3.5)
-    cells = summary(rows)
+    cells = metrics.summary(rows)
     ticks = sorted({cell["steps"] for cell in cells})
     for axis, key, unit in zip(axes, ("psnr", "ssim"), ("PSNR (dB)", "SSIM")):
         for name in dict.fromkeys(cell["sampler"] for cell in cells):
@@ -146,20 +146,6 @@ def evaluations(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure.suptitle(f"one draw of each of {count} images, mean ± standard error", fontsize=10)
     axes[0].legend(fontsize=8)
     return figure
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Means and standard errors of PSNR and SSIM by sampler and steps, in order of appearance."""
-    cells = []
-    for sampler, steps in dict.fromkeys((row["sampler"], row["steps"]) for row in rows):
-        own = [row for row in rows if (row["sampler"], row["steps"]) == (sampler, steps)]
-        cell = {"sampler": sampler, "steps": steps, "images": len(own)}
-        for key in ("psnr", "ssim"):
-            values = np.array([row[key] for row in own])
-            error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-            cell |= {key: float(values.mean()), f"{key}_se": float(error)}
-        cells.append(cell)
-    return cells
 
 
 def grid(images: np.ndarray, gap: int = 2) -> np.ndarray:

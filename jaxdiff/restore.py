@@ -16,7 +16,7 @@ from rich.table import Table
 import jaxdiff as jd
 from jaxdiff import data, metrics, plot
 from jaxdiff.checkpoint import replace_file
-from jaxdiff.samplers.named import named
+from jaxdiff.samplers.named import check_name, named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,7 @@ def restore_images(
     source: Path | None, settings: Settings, out: Path, console: Console
 ) -> list[str]:
     """Restore the images, write `out`, print a table; returns a line for each bad image."""
+    check_name(settings.sampler)
     if source is not None and not source.exists():
         raise FileNotFoundError(f"{source}: no such image or folder")
     if not settings.degrade and settings.kernel is None:

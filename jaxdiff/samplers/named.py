@@ -19,6 +19,7 @@ def named(name: str, denoiser, operator, y, sigma, scale: float | None = None):
         >>> named("dps-adaptive", denoiser, blur, np.zeros((64, 64, 3)), 0.04).scale
         array(100.)
     """
+    check_name(name)
     usual = 1.0 if scale is None else scale
     match name:
         case "pigdm":
@@ -27,6 +28,11 @@ def named(name: str, denoiser, operator, y, sigma, scale: float | None = None):
             return PiGDM(denoiser, operator, y, sigma, usual, "paper")
         case "dps":
             return DPS(denoiser, operator, y, usual)
-        case "dps-adaptive":
+        case _:
             return DPS(denoiser, operator, y, 100.0 if scale is None else scale, "adaptive")
-    raise ValueError(f"sampler: expected one of {', '.join(NAMES)}, got {name!r}")
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for a name that is not in `NAMES`."""
+    if name not in NAMES:
+        raise ValueError(f"sampler: expected one of {', '.join(NAMES)}, got {name!r}")
