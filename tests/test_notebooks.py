@@ -1,24 +1,17 @@
 """The notebooks run from a clean kernel, and their stored outputs belong to their text."""
 
-import importlib.util
-from pathlib import Path
-
 import jupytext
 import nbformat
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
-spec = importlib.util.spec_from_file_location("notebooks_run", FOLDER / "run.py")
-assert spec is not None and spec.loader is not None
-run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(run)
+from notebooks import run
 
 
 @pytest.mark.parametrize("name", run.NAMES)
 def test_outputs_are_of_this_text(name):
     """Executed in order, to the end, from the text as it is now; else run notebooks/run.py."""
-    stored = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    source = jupytext.read(FOLDER / f"{name}.py")
+    stored = nbformat.read(run.FOLDER / f"{name}.ipynb", as_version=4)
+    source = jupytext.read(run.FOLDER / f"{name}.py")
     assert stored.metadata["source_sha256"] == run.source_hash(name), "stale: run notebooks/run.py"
     assert [c.source for c in stored.cells] == [c.source for c in source.cells]
     code = [c for c in stored.cells if c.cell_type == "code"]

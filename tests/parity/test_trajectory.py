@@ -60,9 +60,9 @@ def sampler_of(run, kernel, faces64):
 def test_single_step_in_float32(float32_run, kernel, faces64):
     """From the same state, the reference's tables lifted: in float32 its 1 − ᾱ has four digits.
 
-    Over the largest |x_{t−1}|, as for the network: at t = 990 the guidance of a state that is
-    noise moves ΠGDM to |x| = 9 through 1/√ᾱ = 145, and torch's own float32 step is 8.5e-5 from
-    its float64 one there. From the second step on the bound holds without the division too.
+    But for the first step of ΠGDM and adaptive DPS, there over the largest |x_{t−1}|, as for the
+    network: at t = 990 the guidance of a state that is noise moves ΠGDM to |x| = 9 through
+    1/√ᾱ = 145, and torch's own float32 step is 8.5e-5 from its float64 one.
     """
     run = float32_run
     sampler, steps = sampler_of(run, kernel, faces64)
@@ -73,7 +73,8 @@ def test_single_step_in_float32(float32_run, kernel, faces64):
         expected = run.step(i)
         difference = np.abs(step(sampler, run.states[i], c, run.noise[i + 1, 0]) - expected).max()
         print(f"{run.method}, step {i}: {difference:.1e} of {np.abs(expected).max():.1f}")
-        assert difference <= 1e-5 * (np.abs(expected).max() if i == 0 else 1), f"step {i}"
+        amplified = i == 0 and run.method in ("dps-adaptive", "pigdm")
+        assert difference <= 1e-5 * (np.abs(expected).max() if amplified else 1), f"step {i}"
 
 
 def test_trajectory_in_float32(float32_run, photograph, kernel, faces64):

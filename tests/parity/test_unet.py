@@ -55,6 +55,7 @@ def test_same_function_in_float64(name, tmp_path, x64):
         out, gradient = torch_forward_and_gradient(model.double(), x, t, labels, weight)
     ours = forward_and_gradient(unet, x, t, labels, weight)
     assert ours[0].dtype == jnp.float64
+    print(f"{name}: {relative(ours[0], out):.1e}, gradient {relative(ours[1], gradient):.1e}")
     assert relative(ours[0], out) <= 1e-10
     assert relative(ours[1], gradient) <= 1e-10
 
