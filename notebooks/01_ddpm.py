@@ -139,7 +139,7 @@ plot.strip((x0[:, 0] + 1) / 2, steps.t, 8)
 
 # %%
 panels = []
-for T in (20, 10, 5) if REDUCED else (1000, 100, 50, 10):
+for T in (10, 5) if REDUCED else (1000, 100, 50, 10):
     images = jd.sample(jd.DDPM(denoiser), schedule.steps(T), key=key, n=2 if REDUCED else 4)
     panels += [(f"T = {T}", image) for image in images]
 plot.comparison(panels, columns=2 if REDUCED else 4)
