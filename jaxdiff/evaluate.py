@@ -63,8 +63,8 @@ def evaluate(
     for name in samplers:
         check_name(name)
     coefficients = {count: denoiser.schedule.steps(count) for count in steps}
-    settings = {"model": model, "seed": dataset.seed, "images": len(dataset)}
-    rows = _resume(out, settings | {"data": _fingerprint(dataset)})
+    settings = {"model": model, "seed": dataset.seed, "data": _fingerprint(dataset)}
+    rows = _resume(out, settings)
     measurements = [dataset[i] for i in range(len(dataset))]
     size = min(batch_size or evaluation_batch(), len(dataset))
     key = jax.random.key(dataset.seed)
@@ -109,7 +109,7 @@ def _restore(name, steps, denoiser, key, measurements: list[Measurement], batch:
     )
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.array(batch))
     images = np.asarray(jd.sample(sampler, steps, key=keys))[:, 0]
-    for m, blur, image in dict(zip(batch, zip(chosen, blurs, images))).values():
+    for m, blur, image in list(zip(chosen, blurs, images))[: len(set(batch))]:
         yield {
             "sampler": name,
             "steps": len(steps),
