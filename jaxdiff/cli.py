@@ -125,7 +125,7 @@ def evaluate(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DATA]",
+            metavar="DATA",
             help="A folder of images, with a .mat of kernels if there is one; by default the "
             "bundled faces and generated camera shakes.",
         ),
