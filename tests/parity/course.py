@@ -6,6 +6,7 @@ model's dtype, are lifted to float64 (`lift_scheduler`, `convert.lift`); the for
 diffusers' own.
 """
 
+import copy
 import time
 from unittest import mock
 
@@ -126,12 +127,17 @@ class TorchRun:
         self.states = np.stack([nhwc(s)[0] for s in states])
         self.noise, self.y = noise.transpose(0, 1, 3, 4, 2), nhwc(y)[0]
 
-    def step(self, i):
-        """Step i from `states[i]`, by a scheduler whose tables are lifted to float64."""
+    def step(self, i, exact=False):
+        """Step i from `states[i]`, by a scheduler whose tables are lifted; `exact`: in float64."""
         scheduler = lift_scheduler(DDPMScheduler.from_config(self.scheduler.config))
         scheduler.set_timesteps(self.steps)
         x = torch.tensor(self.states[i].transpose(2, 0, 1)[None])
-        t, z = scheduler.timesteps[i], self._noise[i + 1]
-        out = step(self.method, self.unet, scheduler, x, t, z, **self._measured)
-        assert out.dtype == self.dtype
+        t, z, unet, measured = scheduler.timesteps[i], self._noise[i + 1], self.unet, self._measured
+        if exact:
+            x, z, unet = x.double(), z.double(), copy.deepcopy(unet).double()
+            y, fft = measured["y"].double(), measured["blur"].fft.to(torch.complex128)
+            blur = copy.copy(measured["blur"])
+            blur.fft, measured = fft, measured | {"y": y, "blur": blur}
+        out = step(self.method, unet, scheduler, x, t, z, **measured)
+        assert out.dtype == (torch.float64 if exact else self.dtype)
         return nhwc(out)[0]

@@ -60,9 +60,9 @@ def sampler_of(run, kernel, faces64):
 def test_single_step_in_float32(float32_run, kernel, faces64):
     """From the same state, the reference's tables lifted: in float32 its 1 − ᾱ has four digits.
 
-    But for the first step of ΠGDM and adaptive DPS, there over the largest |x_{t−1}|, as for the
-    network: at t = 990 the guidance of a state that is noise moves ΠGDM to |x| = 9 through
-    1/√ᾱ = 145, and torch's own float32 step is 8.5e-5 from its float64 one.
+    But for the first step of ΠGDM and adaptive DPS: at t = 990 the guidance of a state that is
+    noise moves ΠGDM to |x| = 9 through 1/√ᾱ = 145, and torch's own float32 step is 8e-5 from its
+    float64 one. There both are compared with that: ours may not be three times as far from it.
     """
     run = float32_run
     sampler, steps = sampler_of(run, kernel, faces64)
@@ -70,11 +70,15 @@ def test_single_step_in_float32(float32_run, kernel, faces64):
     rows = steps.astype(jnp.float32)
     for i in (0, 1, 10, 50, 90, 98, 99):
         c = jax.tree.map(lambda a, i=i: a[i], rows)
-        expected = run.step(i)
+        expected, bound = run.step(i), 1e-5
+        if i == 0 and run.method in ("dps-adaptive", "pigdm"):
+            with lifted_time_embedding():
+                exact = run.step(i, exact=True)
+            bound, expected = 3 * np.abs(expected - exact).max(), exact
+            print(f"{run.method}, step 0: torch is {bound / 3:.1e} from its float64 step")
         difference = np.abs(step(sampler, run.states[i], c, run.noise[i + 1, 0]) - expected).max()
         print(f"{run.method}, step {i}: {difference:.1e} of {np.abs(expected).max():.1f}")
-        amplified = i == 0 and run.method in ("dps-adaptive", "pigdm")
-        assert difference <= 1e-5 * (np.abs(expected).max() if amplified else 1), f"step {i}"
+        assert difference <= bound, f"step {i}"
 
 
 def test_trajectory_in_float32(float32_run, photograph, kernel, faces64):
