@@ -1,6 +1,9 @@
 """Images and kernels: read, made, and fitted to a prior's size."""
 
 import dataclasses
+import io
+import itertools
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -141,8 +144,8 @@ def course_dataset(
     return Dataset(images, load_kernels(mats[0]) if mats else generated, seed=seed)
 
 
-def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
-    """An image file as [H, W, channels] float32 in [0, 1].
+def read_image(path: str | Path | io.BytesIO, channels: int | None = 3) -> np.ndarray:
+    """An image file as [H, W, channels] float32 in [0, 1]; None takes as many as it has.
 
     Raises:
         FileNotFoundError: where there is none.
@@ -153,7 +156,7 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
             # A palette is a way of storing colours, not another number of channels.
             image = image.convert("RGB") if image.mode == "P" else image
             bands = len(image.getbands())
-            if bands != channels:
+            if channels is not None and bands != channels:
                 raise ValueError(
                     f"{path}: has {bands} channels ({image.mode}), the prior has {channels}: "
                     f"convert it to {'RGB' if channels == 3 else 'greyscale'} first"
@@ -165,7 +168,47 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
         raise ValueError(f"{path}: can't be read as an image, save it again ({e})") from e
     if array.dtype != np.uint8:
         raise ValueError(f"{path}: has {array.dtype} pixels, expected 8 bits a channel")
-    return (array.reshape(*array.shape[:2], channels) / 255).astype(np.float32)
+    return (array.reshape(*array.shape[:2], bands) / 255).astype(np.float32)
+
+
+def load_images(
+    source: str | Path, size: tuple[int, int], how: str | None = "resize", n: int | None = None
+) -> np.ndarray:
+    """The first n images of a folder, or of a packed .npz, as [N, H, W, 3] float32 in [0, 1].
+
+    Args:
+        source: a folder, searched with the folders below it, in order of names; or an .npz that
+            holds JPEG or PNG bytes end to end in `train_bytes`, image i from `train_offsets[i]` to
+            `train_offsets[i + 1]`.
+        size, how: images of another size are brought to (height, width) as `fit` says.
+
+    Raises:
+        FileNotFoundError; ValueError: for a source without images, or one that can't be read.
+
+    Example:
+        >>> folder = Path(str(files("jaxdiff"))) / "assets" / "faces"
+        >>> load_images(folder, (64, 64), n=3).shape
+        (3, 64, 64, 3)
+    """
+    source = Path(source)
+    if source.is_dir():
+        every = (p for p in sorted(source.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES)
+        images = [fit(read_image(path), size, how) for path in itertools.islice(every, n)]
+    elif source.is_file():
+        try:
+            with np.load(source, allow_pickle=False) as file:
+                packed, offsets = file["train_bytes"].tobytes(), file["train_offsets"]
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
+            raise ValueError(
+                f"{source}: expected an .npz with train_bytes and train_offsets"
+            ) from e
+        spans = itertools.islice(itertools.pairwise(offsets), n)
+        images = [fit(read_image(io.BytesIO(packed[a:b])), size, how) for a, b in spans]
+    else:
+        raise FileNotFoundError(f"{source}: no such folder or .npz of images")
+    if not images:
+        raise ValueError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    return np.stack(images)
 
 
 def to_uint8(image) -> np.ndarray:

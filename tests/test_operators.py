@@ -1,5 +1,7 @@
 """A contract for every operator: one row a new one."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,9 @@ from scipy.signal import convolve2d
 
 import jaxdiff as jd
 from jaxdiff import data
+from jaxdiff.operators.linear import conjugate_gradients
+from jaxdiff.operators.named import operator as named_operator
+from jaxdiff.pytree import pytree
 from tests.conftest import shared
 
 RNG = np.random.default_rng(0)
@@ -17,7 +22,36 @@ OPERATORS = {
     "blur-whole-image": lambda: jd.operators.Blur(RNG.random((16, 24)), (16, 24)),
     "blur-odd-width": lambda: jd.operators.Blur(RNG.random((5, 5)), (16, 23)),
     "blur-with-zeros": lambda: jd.operators.Blur(np.ones((4, 4)) / 16, (16, 24)),
+    "mask": lambda: jd.operators.Mask(RNG.random((16, 24)) < 0.3),
+    "mask-by-channel": lambda: jd.operators.Mask(RNG.random((16, 24, 3)) < 0.6),
+    "downsample-box": lambda: jd.operators.Downsample(4),
+    "downsample-bicubic": lambda: jd.operators.Downsample(4, "bicubic"),
+    "crop": lambda: jd.operators.Crop(3),
+    "grey": lambda: jd.operators.Grey(),
+    "crop-of-blur": lambda: (
+        jd.operators.Crop(2) @ jd.operators.Blur(RNG.random((5, 5)) / 12, (16, 24))
+    ),
+    "grey-of-mask": lambda: jd.operators.Grey() @ jd.operators.Mask(np.eye(16, 24) < 1),
+    "downsample-of-blur": lambda: (
+        jd.operators.Downsample(2) @ jd.operators.Blur(RNG.random((4, 4)) / 8, (16, 24))
+    ),
+    "by-transpose-alone": lambda: Differences(np.float64(0.7)),
 }
+
+
+@pytree
+class Differences(jd.operators.Linear):
+    """What a user writes: a call, and the rest comes from `Linear`."""
+
+    weight: Any
+    shape = (16, 24)
+
+    def __call__(self, x):
+        return x[..., 1:, :, :] - jnp.asarray(self.weight, x.dtype) * x[..., :-1, :, :]
+
+
+def shape_of(operator):
+    return (*(operator.shape or (16, 24)), 3)
 
 
 @pytest.fixture(params=OPERATORS)
@@ -27,7 +61,7 @@ def operator(request):
 
 @pytest.fixture
 def images(operator, x64):
-    x = jnp.asarray(np.random.default_rng(1).standard_normal((2, *operator.shape, 3)))
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((2, *shape_of(operator))))
     return x, jnp.asarray(np.random.default_rng(2).standard_normal(operator(x).shape))
 
 
@@ -51,21 +85,45 @@ def test_adjoint_is_the_gradient(operator, images):
     np.testing.assert_allclose(gradient, operator.adjoint(y), atol=1e-12)
 
 
+def matrix_of(operator):
+    """[measurement, image], of the whole image with its colours."""
+    shape = shape_of(operator)
+    unit = jnp.eye(int(np.prod(shape))).reshape(-1, *shape)
+    return np.asarray(jax.vmap(operator)(unit)).reshape(len(unit), -1).T
+
+
 def test_pinv(operator, images):
     """Two of Penrose's conditions; the other two are symmetries of the same diagonal."""
     x, y = images
-    np.testing.assert_allclose(operator(operator.pinv(operator(x))), operator(x), atol=1e-8)
-    back = operator.pinv(y)
+    np.testing.assert_allclose(operator(operator.pinv(operator(x[0]))), operator(x[0]), atol=1e-8)
+    back = operator.pinv(y[0])
     np.testing.assert_allclose(operator.pinv(operator(back)), back, atol=1e-6 * jnp.abs(back).max())
 
 
+def test_project(operator, images):
+    """Leaves a measurement alone, and is AA⁺ where it is anything but the identity."""
+    x, y = images
+    np.testing.assert_allclose(operator.project(operator(x)), operator(x), atol=1e-12)
+    if isinstance(operator, jd.operators.Mask):
+        np.testing.assert_allclose(operator.project(y), operator(operator.pinv(y)), atol=1e-12)
+
+
 def test_solve_against_a_dense_matrix(operator, x64):
-    h, w = operator.shape
-    unit = jnp.eye(h * w).reshape(h * w, h, w, 1)
-    a = np.asarray(jax.vmap(operator)(unit)).reshape(h * w, h * w).T
-    residual = np.random.default_rng(3).standard_normal((h, w, 1))
-    expected = a.T @ np.linalg.solve(0.7 * a @ a.T + 0.1 * np.eye(h * w), residual.ravel())
-    np.testing.assert_allclose(operator.solve(residual, 0.7, 0.1).ravel(), expected, atol=1e-10)
+    a = matrix_of(operator)
+    shape = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape_of(operator), float)).shape
+    residual = np.random.default_rng(3).standard_normal(shape)
+    inner = 0.7 * a @ a.T + 0.1 * np.eye(len(a))
+    expected = a.T @ np.linalg.solve(inner, residual.ravel())
+    np.testing.assert_allclose(operator.solve(residual, 0.7, 0.1).ravel(), expected, atol=1e-9)
+    solved, report = operator.solve_with_report(residual, 0.7, 0.1)
+    np.testing.assert_allclose(solved.ravel(), expected, atol=1e-9)
+    assert report.get("cg_converged", True)
+
+
+def test_input_shape(operator):
+    shape = shape_of(operator)
+    out = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+    assert operator.input_shape(out) == shape
 
 
 def test_keeps_dtype_and_does_not_retrace(operator):
@@ -76,7 +134,7 @@ def test_keeps_dtype_and_does_not_retrace(operator):
         traces.append(1)
         return a(x)
 
-    x = np.zeros((*operator.shape, 3), np.float32)
+    x = np.zeros(shape_of(operator), np.float32)
     assert apply(operator, x).dtype == jnp.float32
     doubled = jax.tree.map(lambda leaf: 2 * leaf, operator)
     apply(doubled, x)
@@ -131,3 +189,76 @@ def test_real_kernels():
     assert v73.ndim == 2 and 13 <= min(v73.shape) and v73.sum() == pytest.approx(1, abs=1e-3)
     with pytest.raises(ValueError, match="holds 8 kernels"):
         data.load_kernel(str(shared("data/kernels/Levin09.mat")) + ":8")
+
+
+@pytest.mark.parametrize("method", ["linear", "cubic"])
+def test_downsample_is_an_image_resize(method, x64):
+    """ "bicubic" as in jax.image; "box" is the mean of blocks."""
+    x = np.random.default_rng(0).random((16, 24, 3))
+    if method == "cubic":
+        expected = jax.image.resize(x, (4, 6, 3), "cubic", antialias=True)
+        np.testing.assert_allclose(jd.operators.Downsample(4, "bicubic")(x), expected, atol=1e-6)
+    else:
+        expected = x.reshape(4, 4, 6, 4, 3).mean((1, 3))
+        np.testing.assert_allclose(jd.operators.Downsample(4)(x), expected, atol=1e-12)
+
+
+def test_cropped_blur_is_a_blur_that_is_not_circular(x64):
+    kernel = np.random.default_rng(0).random((5, 5))
+    x = np.random.default_rng(1).random((16, 16, 1))
+    camera = jd.operators.Crop(2) @ jd.operators.Blur(kernel, (16, 16))
+    expected = convolve2d(x[..., 0], kernel, mode="valid")
+    np.testing.assert_allclose(camera(x)[..., 0], expected, atol=1e-12)
+
+
+def test_conjugate_gradients_say_when_they_fail():
+    diagonal = np.logspace(-12, 0, 200).astype("f")
+    _, report = conjugate_gradients(lambda u: diagonal * u, jnp.ones(200, "float32"), max_steps=5)
+    assert not report["cg_converged"] and report["cg_iterations"] == 5
+    assert report["cg_residual"] > 1e-2
+    zero, report = conjugate_gradients(lambda u: 2 * u, jnp.zeros(3))
+    assert report["cg_converged"] and not zero.any()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: jd.operators.Mask(np.ones((4, 4)) / 2), "1 where a pixel is known"),
+        (lambda: jd.operators.Mask(np.zeros((4, 4))), "hides every pixel"),
+        (lambda: jd.operators.Mask(np.ones(4)), r"\[H, W\]"),
+        (lambda: jd.operators.Mask(np.ones((4, 4)))(np.ones((5, 4, 3))), "as the mask"),
+        (lambda: jd.operators.Downsample(0), "factor"),
+        (lambda: jd.operators.Downsample(2, "lanczos"), "method"),
+        (lambda: jd.operators.Downsample(3)(np.ones((4, 6, 3))), "divides"),
+        (lambda: jd.operators.Crop(-1), "margin"),
+        (lambda: jd.operators.Crop(2)(np.ones((4, 6, 3))), "leaves nothing"),
+        (lambda: jd.operators.Grey((np.nan, 1, 1)), "weights"),
+        (lambda: jd.operators.Grey()(np.ones((4, 4, 1))), "3 channels"),
+        (lambda: named_operator("lens:3", (8, 8)), "expected blur:KERNEL"),
+        (lambda: named_operator("downsample:x", (8, 8)), "expected blur:KERNEL"),
+        (lambda: named_operator("mask:1.5", (8, 8)), "between 0 and 1"),
+        (lambda: named_operator("blur:gaussian:99,2", (8, 8)), "larger than the image"),
+    ],
+)
+def test_bad_operators(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_recipes(tmp_path):
+    x = np.random.default_rng(0).random((16, 16, 3)).astype("f")
+    for recipe, shape in (
+        ("blur:motion:5,0", (16, 16, 3)),
+        ("mask:0.3,7", (16, 16, 3)),
+        ("downsample:4,bicubic", (4, 4, 3)),
+        ("grey@crop:3@blur:gaussian:5,1", (10, 10, 1)),
+    ):
+        assert named_operator(recipe, (16, 16))(x).shape == shape
+    known = np.random.default_rng(0).random((16, 16)) < 0.5
+    data.write_image(tmp_path / "mask.png", known[..., None])
+    mask = named_operator(f"mask:{tmp_path}/mask.png", (16, 16))
+    np.testing.assert_array_equal(mask.mask[..., 0], known)
+    with pytest.raises(FileNotFoundError):
+        named_operator(f"mask:{tmp_path}/other.png", (16, 16))
+    with pytest.raises(TypeError, match="two operators"):
+        jd.operators.Grey() @ np.ones(3)

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.operators.linear import Linear
 from jaxdiff.pytree import pytree, static
 
 
 @pytree
-class Blur:
+class Blur(Linear):
     """Circular convolution of every channel with a kernel: A = F⁻¹ diag(K) F.
 
     The kernel is placed at the top left corner of an image of zeros and rolled by −⌊size/2⌋
@@ -65,7 +66,7 @@ class Blur:
         object.__setattr__(self, "shape", tuple(int(s) for s in shape))
         object.__setattr__(self, "normalize", False)
 
-    def _transfer(self, dtype):
+    def transfer(self, dtype):
         """K, the transform of the kernel, [H, W//2 + 1, 1]."""
         return jnp.fft.rfft2(jnp.asarray(self.kernel, dtype))[..., None]
 
@@ -77,7 +78,7 @@ class Blur:
                 f"expected [..., {self.shape[0]}, {self.shape[1]}, C], got {list(x.shape)}"
             )
         dtype = jnp.promote_types(x.dtype, jnp.float32)
-        spectrum = response(self._transfer(dtype)) * jnp.fft.rfft2(x.astype(dtype), axes=(-3, -2))
+        spectrum = response(self.transfer(dtype)) * jnp.fft.rfft2(x.astype(dtype), axes=(-3, -2))
         return jnp.fft.irfft2(spectrum, s=self.shape, axes=(-3, -2)).astype(x.dtype)
 
     def __call__(self, x) -> jax.Array:

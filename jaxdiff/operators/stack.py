@@ -51,13 +51,17 @@ class Stack:
         return jax.tree.map(lambda leaf: leaf[index], self.operators)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W) of the images."""
+    def shape(self) -> tuple[int, int] | None:
+        """(H, W) of the images, where the operators know it."""
         return self.operators.shape
 
     def __call__(self, x) -> jax.Array:
         """A_b x_b of images [B, H, W, C]."""
         return jax.vmap(lambda operator, x: operator(x))(self.operators, x)
+
+    def project(self, y) -> jax.Array:
+        """A_bA_b⁺y_b: measurements without what no image can produce."""
+        return jax.vmap(lambda operator, y: operator.project(y))(self.operators, y)
 
 
 def _shapes(operator):

@@ -1,0 +1,76 @@
+"""Operators by the recipes that the command line takes."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from jaxdiff import data
+from jaxdiff.operators.blur import Blur
+from jaxdiff.operators.crop import Crop
+from jaxdiff.operators.downsample import Downsample
+from jaxdiff.operators.grey import Grey
+from jaxdiff.operators.linear import Linear
+from jaxdiff.operators.mask import Mask
+
+RECIPES = (
+    "blur:KERNEL, mask:FILE, mask:KEPT,SEED, downsample:FACTOR, downsample:FACTOR,bicubic, "
+    "crop:MARGIN, grey, or A@B for A after B"
+)
+
+
+def operator(recipe: str, size: tuple[int, int]) -> Linear:
+    """The operator of a recipe, for images of `size` (height, width).
+
+    Args:
+        recipe: `blur:KERNEL` with a kernel as `data.load_kernel` takes it; `mask:FILE.png` (white
+            is known) or `mask:0.3,7` (three pixels in ten are known, drawn with seed 7);
+            `downsample:4` (box) or `downsample:4,bicubic`; `crop:8`; `grey`; or several with @
+            between, the last applied first: `crop:8@blur:motion:17,0`.
+
+    Raises:
+        ValueError: names the recipe and what was expected; FileNotFoundError.
+
+    Example:
+        >>> operator("crop:8@blur:gaussian:9,2", (64, 64))(np.ones((64, 64, 3))).shape
+        (48, 48, 3)
+    """
+    outer, at, inner = recipe.partition("@")
+    if at:
+        return operator(outer, size) @ operator(inner, size)
+    name, _, rest = recipe.partition(":")
+    first, _, second = rest.partition(",")
+    try:
+        match name:
+            case "blur":
+                return Blur(data.load_kernel(rest), size)
+            case "mask" if Path(rest).is_file() or not re.fullmatch(r"[\d.]+(,\d+)?", rest):
+                return Mask(_read_mask(rest, size))
+            case "mask":
+                return Mask(_random_mask(float(first), int(second or 0), size))
+            case "downsample":
+                return Downsample(int(first), second or "box")
+            case "crop":
+                return Crop(int(rest))
+            case "grey" if not rest:
+                return Grey()
+            case _:
+                raise ValueError(f"expected {RECIPES}")
+    except FileNotFoundError:
+        raise
+    except ValueError as e:
+        detail = f"expected {RECIPES}" if "invalid literal" in str(e) else e
+        raise ValueError(f"operator {recipe!r}: {detail}") from e
+
+
+def _random_mask(kept: float, seed: int, size) -> np.ndarray:
+    if not 0 < kept < 1:
+        raise ValueError(f"expected the share of known pixels, between 0 and 1, got {kept:g}")
+    return np.random.default_rng(seed).random(size) < kept
+
+
+def _read_mask(path: str, size) -> np.ndarray:
+    mask = data.read_image(path, channels=None).mean(-1) > 0.5
+    if mask.shape != tuple(size):
+        raise ValueError(f"is {mask.shape[0]}×{mask.shape[1]}, the images {size[0]}×{size[1]}")
+    return mask
