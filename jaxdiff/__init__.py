@@ -11,8 +11,9 @@
 from jaxdiff import data, metrics, operators, priors
 from jaxdiff.checkpoint import load, save
 from jaxdiff.config import UNet2DConfig
+from jaxdiff.covariance import SpectralCovariance
 from jaxdiff.denoiser import Denoiser, Prediction
-from jaxdiff.samplers import DDIM, DDPM, DPS, PiGDM
+from jaxdiff.samplers import DDIM, DDPM, DPS, PiGDM, SpectralPosterior
 from jaxdiff.sampling import sample
 from jaxdiff.schedule import Schedule, ScheduleConfig, Steps
 from jaxdiff.unet import UNet2D
@@ -28,6 +29,8 @@ __all__ = [
     "Prediction",
     "Schedule",
     "ScheduleConfig",
+    "SpectralCovariance",
+    "SpectralPosterior",
     "Steps",
     "UNet2D",
     "UNet2DConfig",

@@ -231,6 +231,11 @@ def _check_names(found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> N
 # --- where the files are ---------------------------------------------------------------------------
 
 
+def find_file(source: str | Path, name: str) -> Path | None:
+    """The path of a file of a checkpoint ("faces64", a folder, a hub id), None where it has none."""
+    return _finder(source)(name)
+
+
 def _finder(source: str | Path) -> Callable[[str], Path | None]:
     """A function from a file's name in the checkpoint to its path, or None where it has none."""
     folder = Path(source)

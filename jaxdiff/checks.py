@@ -5,7 +5,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.operators import Stack
+from jaxdiff.operators import Linear, Stack
 
 
 def nonnegative(name: str, value, batch: int | None = None) -> np.ndarray | jax.Array:
@@ -34,8 +34,7 @@ def measurement(y, operator, denoiser):
     y = y if isinstance(y, jax.Array) else np.asarray(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):
         raise ValueError(f"y: expected floats in image units [0, 1], got {y.dtype}: divide by 255")
-    shape = getattr(denoiser, "shape", None)
-    out = _output_shape(operator, shape[-1] if shape else y.shape[-1])
+    out = _output_shape(operator, denoiser, y)
     if isinstance(operator, Stack) and y.shape != (len(operator), *out):
         raise ValueError(
             f"y: expected one measurement for each of the stack's operators "
@@ -48,15 +47,48 @@ def measurement(y, operator, denoiser):
         )
     if not np.isfinite(np.asarray(y, np.float32)).all():  # numpy: also inside a caller's jit
         raise ValueError("y: holds NaN or infinite values")
-    return y
+    return operator.project(y) if isinstance(operator, Linear | Stack) else y
 
 
-def batch_of(y, operator) -> int | None:
+def linear(operator, denoiser) -> None:
+    """Raises TypeError for no `Linear`, ValueError where A(a + b) or A(2a) say it is not linear."""
+    one = _first(operator)
+    if not isinstance(one, Linear):
+        raise TypeError(
+            f"operator: expected a linear one, of jd.operators or a subclass of "
+            f"jd.operators.Linear, got {type(one).__name__}"
+        )
+    known = getattr(denoiser, "shape", None)
+    if known is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(one)):
+        return
+    shape = (*(one.shape or known[:2]), known[-1])
+    a, b = np.random.default_rng(0).random((2, *shape), np.float32)
+    ya, yb = one(a), one(b)
+    tolerance = 1e-4 * float(jnp.abs(ya).max() + jnp.abs(yb).max())
+    for name, got, expected in (("a + b", one(a + b), ya + yb), ("2a", one(2 * a), 2 * ya)):
+        if not float(jnp.abs(got - expected).max()) <= tolerance:
+            raise ValueError(f"operator: {type(one).__name__} is not linear: A({name}) differs")
+
+
+def batch_of(y, operator, denoiser) -> int | None:
     """B of a batch of measurements [B, *out], None of a single one."""
-    return y.shape[0] if y.ndim > len(_output_shape(operator, y.shape[-1])) else None
+    return y.shape[0] if y.ndim > len(_output_shape(operator, denoiser, y)) else None
 
 
-def _output_shape(operator, channels: int) -> tuple[int, ...]:
+def image_shape(operator, denoiser, y) -> tuple[int, int, int]:
+    """[H, W, C] of the images: the size that the operator names, or else the prior's."""
+    one, known = _first(operator), getattr(denoiser, "shape", None)
+    if known is None:
+        known = one.input_shape(y.shape[-3:]) if isinstance(one, Linear) else y.shape[-3:]
+    height, width = one.shape or known[:2]
+    return height, width, known[-1]
+
+
+def _output_shape(operator, denoiser, y) -> tuple[int, ...]:
     """Of one measurement."""
-    one = operator[0] if isinstance(operator, Stack) else operator
-    return jax.eval_shape(one, jax.ShapeDtypeStruct((*one.shape, channels), jnp.float32)).shape
+    shape = image_shape(operator, denoiser, y)
+    return jax.eval_shape(_first(operator), jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+
+
+def _first(operator):
+    return operator[0] if isinstance(operator, Stack) else operator

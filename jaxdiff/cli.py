@@ -1,4 +1,4 @@
-"""The command line: `jaxdiff restore`, `evaluate`, `sample` and `convert`."""
+"""The command line: `jaxdiff restore`, `evaluate`, `sample`, `calibrate` and `convert`."""
 
 import os
 import sys
@@ -63,6 +63,14 @@ def restore(
             show_default=False,
         ),
     ] = None,
+    operator: Annotated[
+        str | None,
+        typer.Option(
+            help="Another camera than a blur: mask:FILE.png (white is known), mask:0.3,SEED, "
+            "downsample:4 (or 4,bicubic), crop:8, grey, blur:KERNEL, or A@B, A after B.",
+            show_default=False,
+        ),
+    ] = None,
     sigma: Annotated[
         str, typer.Option(help="Standard deviation of the noise, image in [0, 1]; 10/255 works.")
     ] = "10/255",
@@ -70,7 +78,14 @@ def restore(
         bool,
         typer.Option("--degrade", help="The images are clean: blur them first, and score."),
     ] = False,
-    sampler: Annotated[str, typer.Option(help=f"One of {', '.join(NAMES)}.")] = "pigdm-paper",
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help=f"One of {', '.join(NAMES)}.  [default: spectral where the prior has been "
+            "calibrated, else pigdm-paper]",
+            show_default=False,
+        ),
+    ] = None,
     scale: Annotated[
         float | None,
         typer.Option(
@@ -92,15 +107,17 @@ def restore(
     batch_size: BatchOption = None,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("restored"),
 ) -> None:
-    """Restore blurred, noisy images; without arguments, a demonstration.
+    """Restore blurred, noisy or incomplete images; without arguments, a demonstration.
 
     Writes degraded.png, restored.png (the mean of the posterior samples), comparison.png and
     metrics.json to OUT, for a folder of images to a folder for each.
     """
     from jaxdiff.restore import Settings, restore_images
 
+    if kernel is not None and operator is not None:
+        raise ValueError("--operator: name either it or --kernel, which means --operator blur:...")
     settings = Settings(
-        kernel=kernel,
+        operator=operator if kernel is None else f"blur:{kernel}",
         sigma=parse_sigma(sigma),
         degrade=degrade or images is None,
         sampler=sampler,
@@ -161,6 +178,7 @@ def evaluate(
     if source is not None and not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder of images")
     cache_compiled_programs()
+    names = [name.strip() for name in samplers.split(",")]
     unet, schedule = jd.load(model)
     size = unet.config.size
     if size is None or size[0] != size[1]:
@@ -169,7 +187,8 @@ def evaluate(
         data.course_dataset(source, size[0], seed, fit.value),
         jd.Denoiser(unet, schedule),
         model=model,
-        samplers=[name.strip() for name in samplers.split(",")],
+        samplers=names,
+        covariance=jd.SpectralCovariance.load(model) if "spectral" in names else None,
         steps=counts,
         out=out,
         batch_size=batch_size,
@@ -213,6 +232,75 @@ def sample(
     )
     replace_file(out, lambda p: data.write_image(p, plot.grid(np.asarray(images))))
     console.print(f"{n} images, {steps} steps of {sampler.value}: {out}")
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="A diffusers folder, a hub id, or faces64.")],
+    images: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Images that the prior should know: a folder, or an .npz of packed images; by "
+            "default the prior's own samples."
+        ),
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            help="How many images, or samples.  [default: 256, or 64 samples]",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    levels: Annotated[int, typer.Option(help="Noise levels.", min=2)] = 25,
+    seed: SeedOption = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder to write; by default the model's, where it is one.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Measure how wrong the prior's denoiser is: what the spectral sampler needs, once a model.
+
+    Writes spectral_covariance.safetensors and spectral_covariance.png, beside the checkpoint where
+    MODEL is a folder; diffusers still loads it.
+    """
+    import jax
+
+    from jaxdiff import data, plot
+
+    if out is None:
+        if not Path(model).is_dir():
+            raise ValueError(f"--out: {model} is no folder here: name the folder to write")
+        out = Path(model)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: {out} is a file, name a folder")
+    cache_compiled_programs()
+    unet, schedule = jd.load(model)
+    known = None
+    if images is not None:
+        if unet.config.size is None:
+            raise ValueError(f"{model} names no sample_size in its config")
+        n = n or 256
+        known = data.load_images(images, unet.config.size, "resize", n)
+    covariance = jd.SpectralCovariance.estimate(
+        jd.Denoiser(unet, schedule),
+        known,
+        key=jax.random.key(seed),
+        n=n,
+        levels=levels,
+        progress=sys.stderr.isatty(),
+    )
+    written = covariance.save(out)
+    figure = plot.error_spectra(covariance)
+    picture = written.with_suffix(".png")
+    replace_file(picture, lambda p: figure.savefig(p, dpi=110, format="png"))
+    source = "samples" if known is None else f"images of {images}"
+    count = len(known) if known is not None else n or 64
+    console.print(
+        f"{count} {source}, {len(covariance.timesteps)} noise levels: {written}, {picture.name}"
+    )
 
 
 @app.command()

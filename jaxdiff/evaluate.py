@@ -29,6 +29,7 @@ def evaluate(
     samplers: Sequence[str] = ("dps", "dps-adaptive", "pigdm"),
     steps: Sequence[int] = (20, 50, 100),
     out: str | Path,
+    covariance: jd.SpectralCovariance | None = None,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> list[Row]:
@@ -47,6 +48,7 @@ def evaluate(
         samplers: of `jaxdiff.samplers.named.NAMES`.
         steps: numbers of network evaluations.
         out: the folder for results.csv, results.md, results.png and settings.json.
+        covariance: of the prior, for the sampler "spectral".
         batch_size: images at once; by default what suits the platform.
         progress: show a bar, in network evaluations.
 
@@ -62,6 +64,8 @@ def evaluate(
     samplers, steps = list(dict.fromkeys(samplers)), sorted(set(steps))
     for name in samplers:
         check_name(name)
+    if "spectral" in samplers and covariance is None:
+        raise ValueError("covariance: the spectral sampler needs one: jaxdiff calibrate")
     coefficients = {count: denoiser.schedule.steps(count) for count in steps}
     settings = {"model": model, "seed": dataset.seed, "data": _fingerprint(dataset)}
     rows = _resume(out, settings)
@@ -78,7 +82,9 @@ def evaluate(
         for (name, count), indices in todo.items():
             bar.set_description(f"{name}, {count} steps")
             for batch in _batches(indices, size):
-                scored = _restore(name, coefficients[count], denoiser, key, measurements, batch)
+                scored = _restore(
+                    name, coefficients[count], denoiser, covariance, key, measurements, batch
+                )
                 rows |= {(name, count, row["image"]): row for row in scored}
                 _write(out / "results.csv", _ordered(rows, measurements))
                 bar.update(count * len(set(batch)))
@@ -96,7 +102,9 @@ def _batches(indices: list[int], size: int) -> Iterator[list[int]]:
         yield batch + batch[-1:] * (size - len(batch))
 
 
-def _restore(name, steps, denoiser, key, measurements: list[Measurement], batch: list[int]):
+def _restore(
+    name, steps, denoiser, covariance, key, measurements: list[Measurement], batch: list[int]
+):
     chosen = [measurements[i] for i in batch]
     shape = (chosen[0].image.shape[0], chosen[0].image.shape[1])
     blurs = [jd.operators.Blur(m.kernel, shape) for m in chosen]
@@ -106,6 +114,7 @@ def _restore(name, steps, denoiser, key, measurements: list[Measurement], batch:
         jd.operators.Stack(blurs),
         np.stack([m.y for m in chosen]),
         np.array([m.sigma for m in chosen]),
+        covariance=covariance,
     )
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.array(batch))
     images = np.asarray(jd.sample(sampler, steps, key=keys))[:, 0]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -112,6 +113,34 @@ def differences(curves: Mapping[str, np.ndarray], bounds: Sequence[float] = ()) 
     axis.set_xlabel("step")
     axis.set_ylabel("difference, image in [−1, 1]")
     axis.legend(fontsize=8)
+    return figure
+
+
+def error_spectra(covariance) -> Figure:
+    """A `SpectralCovariance`: the error's standard deviation by frequency and by noise level.
+
+    The left panel is the square root of the mean over colours of the spectrum, a line a noise
+    level; the right one the correlation of two colours' errors, the mean of the pairs.
+    """
+    figure, (left, right) = _figure(1, 2, 5, 3.6)
+    variance = (1 - covariance.alphas_cumprod)[:, None, None, None] * covariance.table
+    radius = np.arange(variance.shape[1]) * float(covariance.spacing)
+    colours = variance.shape[-1]
+    scale = np.sqrt(np.diagonal(variance, axis1=-2, axis2=-1))
+    chosen = np.unique(np.linspace(0, len(variance) - 1, 7).round().astype(int))
+    for place, level in enumerate(chosen):
+        colour = colormaps["viridis"](place / max(len(chosen) - 1, 1))
+        label = f"t = {covariance.timesteps[level]}"
+        left.semilogy(radius, np.sqrt((scale[level] ** 2).mean(-1)), label=label, color=colour)
+        if colours > 1:
+            correlation = variance[level] / (scale[level][:, :, None] * scale[level][:, None])
+            pairs = np.triu_indices(colours, 1)
+            right.plot(radius, correlation[:, *pairs].mean(-1), label=label, color=colour)
+    left.set_title("standard deviation of x₀ − x̂₀(x_t), image in [−1, 1]", fontsize=10)
+    right.set_title("correlation of two colours' errors", fontsize=10)
+    for axis in (left, right):
+        axis.set_xlabel("spatial frequency, cycles a pixel")
+    left.legend(fontsize=7)
     return figure
 
 

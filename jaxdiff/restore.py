@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.table import Table
 import jaxdiff as jd
 from jaxdiff import data, metrics, plot
 from jaxdiff.checkpoint import replace_file
+from jaxdiff.operators.named import operator as named_operator
 from jaxdiff.samplers.named import check_name, named
 
 
@@ -23,10 +25,10 @@ from jaxdiff.samplers.named import check_name, named
 class Settings:
     """The command line's choices, as they stand in metrics.json."""
 
-    kernel: str | None
+    operator: str | None
     sigma: float
     degrade: bool
-    sampler: str
+    sampler: str | None
     scale: float | None
     steps: int
     samples: int
@@ -49,46 +51,57 @@ def restore_images(
     source: Path | None, settings: Settings, out: Path, console: Console
 ) -> list[str]:
     """Restore the images, write `out`, print a table; returns a line for each bad image."""
-    check_name(settings.sampler)
+    if settings.sampler is not None:
+        check_name(settings.sampler)
     if source is not None and not source.exists():
         raise FileNotFoundError(f"{source}: no such image or folder")
-    if not settings.degrade and settings.kernel is None:
+    if not settings.degrade and settings.operator is None:
         raise ValueError(
-            "--kernel: say which blur the images have, or pass --degrade to blur clean ones"
+            "--kernel or --operator: say how the images were taken, or pass --degrade for clean ones"
         )
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: {out} is a file, name a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / "metrics.json").exists():
         raise ValueError(f"--out: {out} holds other files than a restoration, name another folder")
-    kernel = data.load_kernel(settings.kernel or "motion:9,0")
     unet, schedule = jd.load(settings.model)
     size, channels = unet.config.size, unet.config.in_channels
     if size is None:
         raise ValueError(f"--model: {settings.model} names no sample_size in its config")
     steps = schedule.steps(settings.steps)
-    operator = jd.operators.Blur(kernel, size)
-    jobs, bad = _read_jobs(source, settings, operator, size, channels)
+    operator = named_operator(settings.operator or "blur:motion:9,0", size)
+    name, covariance = _choose_sampler(settings)
+    settings = dataclasses.replace(settings, sampler=name)
+    shape = (*size, channels)
+    output = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, np.float32)).shape
+    jobs, bad = _read_jobs(source, settings, operator, shape, output)
     if not jobs:
         return bad
     sampler = named(
-        settings.sampler,
+        name,
         jd.Denoiser(unet, schedule),
         operator,
         np.stack([job.y for job in jobs]),
         settings.sigma,
         settings.scale,
+        covariance,
     )
     started = time.perf_counter()
-    samples = np.asarray(
-        jd.sample(
-            sampler,
-            steps,
-            key=jax.random.key(settings.seed),
-            n=settings.samples,
-            batch_size=settings.batch_size,
-            progress=console.is_terminal,
-        )
+    samples, converged = jd.sample(
+        sampler,
+        steps,
+        key=jax.random.key(settings.seed),
+        n=settings.samples,
+        batch_size=settings.batch_size,
+        progress=console.is_terminal,
+        keep=lambda x, info: info.get("cg_converged", True),
     )
+    samples = np.asarray(samples)
+    if not np.all(converged):
+        warnings.warn(
+            f"conjugate gradients did not reach their tolerance in {np.mean(~converged):.0%} of the "
+            "steps: the operator is badly conditioned for so small a --sigma",
+            stacklevel=1,
+        )
     seconds = time.perf_counter() - started
     results = {
         job.name: _score(job, drawn, operator, settings) for job, drawn in zip(jobs, samples)
@@ -116,20 +129,34 @@ def restore_images(
     return bad
 
 
-def _read_jobs(source, settings: Settings, operator, size, channels):
+def _choose_sampler(settings: Settings) -> tuple[str, Any]:
+    """The sampler that was named, else spectral where the prior has a table; and its table."""
+    if settings.sampler not in (None, "spectral"):
+        return settings.sampler, None
+    try:
+        return "spectral", jd.SpectralCovariance.load(settings.model)
+    except FileNotFoundError:
+        if settings.sampler == "spectral":
+            raise
+        return "pigdm-paper", None
+
+
+def _read_jobs(source, settings: Settings, operator, shape, output):
     """The images that can be restored, and a line for each that can't."""
     if source is None:
-        if size[0] != size[1] or channels != 3:
+        if shape[0] != shape[1] or shape[2] != 3:
             raise ValueError("the bundled portrait is square and RGB: name an image of your own")
-        return [_job("portrait", data.example(size[0]), settings, operator, 0)], []
+        return [_job("portrait", data.example(shape[0]), settings, operator, 0)], []
     paths = data.list_images(source) if source.is_dir() else [source]
+    # A measurement has the operator's output shape, a clean image the prior's.
+    wanted = shape if settings.degrade else output
     jobs, bad = [], []
     stems = [p.stem for p in paths]
     for i, path in enumerate(paths):
         try:
-            image = data.read_image(path, channels)
+            image = data.read_image(path, wanted[2])
             try:
-                image = data.fit(image, size, settings.fit)
+                image = data.fit(image, wanted[:2], settings.fit)
             except ValueError as e:
                 raise ValueError(f"{path}: {e} (--fit resize or --fit crop)") from e
         except (ValueError, OSError) as e:
@@ -145,24 +172,29 @@ def _read_jobs(source, settings: Settings, operator, size, channels):
 def _job(name, image, settings: Settings, operator, index) -> Job:
     if not settings.degrade:
         return Job(name, image, None)
-    noise = np.random.default_rng([settings.seed, index]).standard_normal(image.shape)
-    y = np.asarray(operator(image)) + settings.sigma * noise
+    y = np.asarray(operator(image))
+    noise = np.random.default_rng([settings.seed, index]).standard_normal(y.shape)
+    y = np.asarray(operator.project(y + settings.sigma * noise))
     return Job(name, y.astype(np.float32), image)
 
 
 def _score(job: Job, samples: np.ndarray, operator, settings: Settings) -> dict[str, Any]:
     """PSNR of everything where the truth is known; the Wiener filter's image either way."""
     mean = samples.mean(0)
-    result: dict[str, Any] = {"wiener": metrics.wiener(job.y, operator, settings.sigma)}
+    wiener = metrics.wiener(job.y, operator, settings.sigma, mean.shape)
+    result: dict[str, Any] = {"wiener": wiener}
     residual = np.asarray(operator(mean)) - job.y
     result["residual_rms"] = float(np.sqrt(np.mean(residual**2)))
     if job.truth is not None:
+        if job.y.shape == job.truth.shape:
+            result["psnr_degraded"] = metrics.psnr(job.y, job.truth)
         result |= {
-            "psnr_degraded": metrics.psnr(job.y, job.truth),
             "psnr_wiener": metrics.psnr(result["wiener"], job.truth),
             "psnr_samples": [metrics.psnr(s, job.truth) for s in samples],
             "psnr_restored": metrics.psnr(mean, job.truth),
         }
+        if len(samples) > 1:
+            result |= metrics.calibration(samples[None], job.truth[None])
     return result
 
 
@@ -195,8 +227,8 @@ def _table(results: dict[str, dict[str, Any]], settings: Settings) -> Table:
         table.add_column(heading, justify="right")
     for name, result in results.items():
         if scored:
-            values = [np.mean(result[key]) for key in columns.values()]
-            table.add_row(name, *(f"{v:.2f}" for v in values))
+            values = [result.get(key) for key in columns.values()]
+            table.add_row(name, *("–" if v is None else f"{np.mean(v):.2f}" for v in values))
         else:
             table.add_row(name, f"{result['residual_rms']:.4f}")
     return table

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm.auto import tqdm
 
-from jaxdiff.checks import batch_of
+from jaxdiff.checks import batch_of, image_shape
 from jaxdiff.operators import Stack
 from jaxdiff.platform import jit, over_samples
 from jaxdiff.pytree import pytree, replace_leaf
@@ -52,8 +52,9 @@ def sample(
         steps: `schedule.steps(T)`.
         key: a `jax.random.key`; [B] of them give each measurement of a batch its own.
         n: how many samples, of each measurement where y is a batch of B.
-        noise: replaces the draws (and `key`): [T + 1, n, H, W, C], or [T + 1, B, n, H, W, C] for
-            a batch; noise[0] is x_T, noise[i + 1] the draw of step i.
+        noise: replaces the draws: [T + 1, n, H, W, C], or [T + 1, B, n, H, W, C] for a batch;
+            noise[0] is x_T, noise[i + 1] the z of step i. A sampler that draws more than z
+            (`SpectralPosterior`, where the operator is no `Blur`) takes the rest from `key`.
         keep: a function `(x, info)` of the state after a step and the step's info (`t`, `x0_hat`,
             and `residual` where there is a measurement), for one sample, in the network's
             [-1, 1]. What it returns is stacked over the steps: only then memory grows with T.
@@ -79,7 +80,7 @@ def sample(
         ((2, 64, 64, 3), (3, 2, 64, 64, 3))
     """
     dtype = jnp.dtype(getattr(sampler.denoiser, "dtype", jax.dtypes.canonicalize_dtype(float)))
-    sampler, own, lead = _split(sampler)
+    whole, (sampler, own, lead) = sampler, _split(sampler)
     total_steps = len(steps)
     if noise is not None:
         noise = jnp.asarray(noise, dtype)
@@ -89,7 +90,7 @@ def sample(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected a positive integer, got {batch_size}")
     lead = (*lead, int(n))
-    shape = _image_shape(sampler, own, noise)
+    shape = _image_shape(whole, noise)
     if noise is not None and noise.shape != (total_steps + 1, *lead, *shape):
         raise ValueError(
             f"noise: expected [T + 1, ...] = {[total_steps + 1, *lead, *shape]}, "
@@ -100,9 +101,10 @@ def sample(
     keys = None
     if noise is not None:
         noise = jnp.moveaxis(noise.reshape(total_steps + 1, total, *shape), 0, 1)
-    elif key is None:
-        raise ValueError("key: pass jax.random.key(seed), or the noise itself")
-    else:
+    if key is None and (noise is None or getattr(whole, "draws_more", False)):
+        also = ", or the noise itself" if noise is None else ": this sampler draws more than noise="
+        raise ValueError(f"key: pass jax.random.key(seed){also}")
+    if key is not None:
         keys = _keys(_typed_key(key, lead[:-1]), image, number)
     devices = 1 if sharding is None else sharding.mesh.size
     size = min(batch_size or total, total)
@@ -175,7 +177,11 @@ def _scan(sampler, steps, start, samples, x, keep):
     """The loop. Nothing in it depends on how many samples there are."""
 
     def one_step(c, i, x, sample):
-        x, info = replace_leaf(sampler, **sample.own).step(x, c, _draw(sample, i + 1, x))
+        one, z = replace_leaf(sampler, **sample.own), _draw(sample, i + 1, x)
+        if getattr(one, "draws_more", False):
+            x, info = one.step(x, c, z, jax.random.fold_in(sample.key, -1 - i))
+        else:
+            x, info = one.step(x, c, z)
         return x, None if keep is None else keep(x, info)
 
     def body(x, step):
@@ -243,7 +249,7 @@ def _split(sampler):
     y = getattr(sampler, "y", None)
     if y is None:
         return sampler, {}, ()
-    batch = batch_of(y, sampler.operator)
+    batch = batch_of(y, sampler.operator, sampler.denoiser)
     if batch is None:
         return replace_leaf(sampler, y=None), {"y": y[None]}, ()
     own = {"y": y}
@@ -254,13 +260,11 @@ def _split(sampler):
     return replace_leaf(sampler, **dict.fromkeys(own)), own, (batch,)
 
 
-def _image_shape(sampler, own, noise):
+def _image_shape(sampler, noise):
     """[H, W, C] of one sample."""
-    shape = getattr(sampler.denoiser, "shape", None)
-    if own:
-        channels = shape[-1] if shape else own["y"].shape[-1]
-        return (*own.get("operator", sampler.operator).shape, channels)
-    if shape is not None:
+    if getattr(sampler, "y", None) is not None:
+        return image_shape(sampler.operator, sampler.denoiser, sampler.y)
+    if (shape := getattr(sampler.denoiser, "shape", None)) is not None:
         return shape
     if noise is not None:
         return noise.shape[-3:]

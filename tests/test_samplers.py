@@ -22,6 +22,15 @@ CONFIG = jd.UNet2DConfig(
     layers_per_block=1,
     norm_num_groups=4,
 )
+SCHEDULE = jd.Schedule.from_config()
+LEVELS = np.array([0, 500, 999])
+COVARIANCE = jd.SpectralCovariance(
+    np.broadcast_to(0.05 * np.eye(3) + 0.02, (3, 7, 3, 3)).astype("f"),
+    LEVELS,
+    SCHEDULE.alphas_cumprod[LEVELS],
+    1 / 8,
+)
+KNOWN = jd.operators.Mask(np.arange(64).reshape(8, 8) % 3 > 0)
 SAMPLERS = {
     "ddpm": lambda d, a, y: jd.DDPM(d),
     "ddim": lambda d, a, y: jd.DDIM(d, eta=0.5),
@@ -29,8 +38,15 @@ SAMPLERS = {
     "dps-adaptive": lambda d, a, y: jd.DPS(d, a, y, 50.0, "adaptive"),
     "pigdm": lambda d, a, y: jd.PiGDM(d, a, y, 0.1),
     "pigdm-paper": lambda d, a, y: jd.PiGDM(d, a, y, 0.1, variance="paper"),
+    "pigdm-masked": lambda d, a, y: jd.PiGDM(d, KNOWN @ a, y, 0.1),
+    "ddpm-covariance": lambda d, a, y: jd.DDPM(d, COVARIANCE),
+    "spectral": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE),
+    "spectral-mean": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE, False),
+    "spectral-masked": lambda d, a, y: jd.SpectralPosterior(d, KNOWN @ a, y, 0.1, COVARIANCE),
 }
-RESTORING = [name for name in SAMPLERS if name not in ("ddpm", "ddim")]
+RESTORING = [name for name in SAMPLERS if name[:4] not in ("ddpm", "ddim")]
+SCALED = [name for name in RESTORING if not name.startswith("spectral")]
+LINEAR = [name for name in RESTORING if not name.startswith("dps")]
 KEY = jax.random.key(0)
 
 
@@ -111,6 +127,7 @@ def test_progress_changes_nothing(name, steps, capsys):
     assert "6/6" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "spectral-masked"])
 def test_noise_replaces_the_draws(name, steps, x64):
     """In float64: six steps amplify float32's rounding to 1e-5, and both sides round on their own."""
     noise = np.random.default_rng(0).standard_normal((7, 2, 8, 8, 3))
@@ -137,7 +154,8 @@ def test_one_network_evaluation_a_step(name, steps):
     counting = Counting(CONFIG, rngs=nnx.Rngs(0))
     sampler = replace_leaf(sampler, denoiser=replace_leaf(sampler.denoiser, unet=counting))
     c = jax.tree.map(lambda a: a[0], steps.astype(np.float32))
-    jax.make_jaxpr(sampler.step)(jnp.zeros((8, 8, 3)), c, jnp.zeros((8, 8, 3)))
+    more = (KEY,) if getattr(sampler, "draws_more", False) else ()
+    jax.make_jaxpr(sampler.step)(jnp.zeros((8, 8, 3)), c, jnp.zeros((8, 8, 3)), *more)
     assert len(calls) == 1
 
 
@@ -153,9 +171,9 @@ def test_no_retrace(name, steps):
     jd.sample(sampler, steps, key=KEY, keep=keep)
     assert len(traces) == 1
     others = [make(name, seed=1, network=True), make(name, blur=4, network=True)]
-    if name in RESTORING:
+    if name in SCALED:
         others.append(type(sampler)(**(vars(sampler) | {"scale": 3})))
-    if name.startswith("pigdm"):
+    if name in LINEAR:
         others += [type(sampler)(**(vars(sampler) | {"sigma": s})) for s in (0, 0.3, np.float32(1))]
     for other in others:
         jd.sample(other, steps, key=jax.random.key(1), keep=keep)
@@ -206,11 +224,12 @@ def test_batch_of_measurements(name, steps):
     alone, _ = jd.sample(first, steps, key=KEY, n=2, keep=residual)
     np.testing.assert_allclose(alone, images[0], atol=1e-5)
     noise = np.random.default_rng(0).standard_normal((7, 3, 2, 8, 8, 3)).astype("f")
-    hooked = jd.sample(sampler, steps, noise=noise, batch_size=2)
-    np.testing.assert_allclose(jd.sample(first, steps, noise=noise[:, 0]), hooked[0], atol=1e-5)
+    hooked = jd.sample(sampler, steps, noise=noise, key=KEY, batch_size=2)
+    alone = jd.sample(first, steps, noise=noise[:, 0], key=KEY)
+    np.testing.assert_allclose(alone, hooked[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dps", "pigdm"])
+@pytest.mark.parametrize("name", ["dps", "pigdm", "spectral", "spectral-masked"])
 def test_each_measurement_its_own_operator_and_key(name, steps):
     """A batch blurred in several ways, in one program: the same as one by one."""
     ones = [make(name, seed=s, blur=3 + s) for s in range(3)]
@@ -218,11 +237,11 @@ def test_each_measurement_its_own_operator_and_key(name, steps):
     keys = jax.random.split(KEY, 3)
     fields = {"operator": jd.operators.Stack([s.operator for s in ones])}
     fields |= {"denoiser": denoiser, "y": np.stack([s.y for s in ones])}
-    if name == "pigdm":
+    if name != "dps":
         fields["sigma"] = np.array([0.1, 0.2, 0.3])
     images = jd.sample(type(ones[0])(**(vars(ones[0]) | fields)), steps, key=keys, n=2)
     for i, one in enumerate(ones):
-        changes = {"denoiser": denoiser} | ({"sigma": 0.1 * (i + 1)} if name == "pigdm" else {})
+        changes = {"denoiser": denoiser} | ({"sigma": 0.1 * (i + 1)} if name != "dps" else {})
         one = type(one)(**(vars(one) | changes))
         batch = type(one)(**(vars(one) | {"y": one.y[None]}))
         alone = jd.sample(batch, steps, key=keys[i : i + 1], n=2)
@@ -250,15 +269,17 @@ def test_bad_measurements(name):
     ):
         with pytest.raises(ValueError, match=message):
             rebuild(y=y)
-    with pytest.raises(ValueError, match="scale"):
-        rebuild(scale=-1)
-    if name.startswith("pigdm"):
+    if name in SCALED:
+        with pytest.raises(ValueError, match="scale"):
+            rebuild(scale=-1)
+    if name in LINEAR:
         for sigma in (-0.1, np.nan, "a"):
             with pytest.raises(ValueError, match="sigma"):
                 rebuild(sigma=sigma)
 
 
-def test_pigdm_needs_solve():
+@pytest.mark.parametrize("name", ["pigdm", "spectral"])
+def test_the_operator_must_be_linear(name):
     @pytree
     class Halve:
         factor: Any
@@ -267,10 +288,69 @@ def test_pigdm_needs_solve():
         def __call__(self, x):
             return self.factor * x
 
-    halve, y = Halve(np.float32(0.5)), np.zeros((2, 8, 8, 3), "f")
-    for operator in (halve, jd.operators.Stack([halve, halve])):
-        with pytest.raises(TypeError, match="Halve has none"):
-            jd.PiGDM(make("ddpm").denoiser, operator, y, 0.1)
+    @pytree
+    class Square(jd.operators.Linear):
+        factor: Any
+        shape = (8, 8)
+
+        def __call__(self, x):
+            return self.factor * x**2
+
+    sampler = make(name)
+
+    def rebuild(operator, y=sampler.y):
+        return type(sampler)(**(vars(sampler) | {"operator": operator, "y": y}))
+
+    halve = Halve(np.float32(0.5))
+    for operator, y in (
+        (halve, sampler.y),
+        (jd.operators.Stack([halve, halve]), np.stack([sampler.y] * 2)),
+    ):
+        with pytest.raises(TypeError, match="Halve"):
+            rebuild(operator, y)
+    with pytest.raises(ValueError, match="Square is not linear"):
+        rebuild(Square(np.float32(2)))
+
+
+def test_bad_covariances():
+    sampler = make("spectral", network=True)
+
+    def rebuild(**changes):
+        covariance = jd.SpectralCovariance(**(vars(COVARIANCE) | changes))
+        return type(sampler)(**(vars(sampler) | {"covariance": covariance}))
+
+    with pytest.raises(ValueError, match="of 1 channels, the prior has 3"):
+        rebuild(table=COVARIANCE.table[..., :1, :1])
+    with pytest.raises(ValueError, match="another noise schedule"):
+        rebuild(alphas_cumprod=COVARIANCE.alphas_cumprod * 0.9)
+    with pytest.raises(ValueError, match="table"):
+        rebuild(table=COVARIANCE.table[0])
+    with pytest.raises(FileNotFoundError, match="jaxdiff calibrate"):
+        jd.SpectralCovariance.load(jd.data.__file__.rpartition("/")[0])
+
+
+def test_more_draws_need_a_key(steps):
+    """noise= gives x_T and z; the draw of x₀ for an operator without closed form is the key's."""
+    sampler = make("spectral-masked")
+    noise = np.random.default_rng(0).standard_normal((7, 1, 8, 8, 3)).astype("f")
+    with pytest.raises(ValueError, match="draws more than noise="):
+        jd.sample(sampler, steps, noise=noise)
+    one, same, other = (
+        jd.sample(sampler, steps, noise=noise, key=jax.random.key(k)) for k in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert float(jnp.abs(one - other).max()) > 1e-3
+
+
+def test_conjugate_gradients_are_reported(steps):
+    for name in ("spectral-masked", "pigdm-masked"):
+        _, (iterations, converged) = jd.sample(
+            make(name),
+            steps,
+            key=KEY,
+            keep=lambda x, info: (info["cg_iterations"], info["cg_converged"]),
+        )
+        assert converged.all() and 0 < iterations.min() and iterations.max() < 200
 
 
 def test_bad_calls(steps):

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxdiff.pytree import pytree
 from jaxdiff.schedule import Schedule
+from jaxdiff.stationary import Stationary
 
 
 @pytree
@@ -45,6 +46,11 @@ class Gaussian:
         """[H, W, 1]."""
         return (*self.spectrum.shape, 1)
 
+    @property
+    def covariance(self) -> "GaussianCovariance":
+        """Cov[x₀ | x_t], exactly."""
+        return GaussianCovariance(self)
+
     def __call__(self, x_t, t):
         """x̂₀ of x_t [..., H, W, C]."""
         a = jnp.asarray(self.schedule.alphas_cumprod, x_t.dtype)[t]
@@ -52,3 +58,23 @@ class Gaussian:
         gain = jnp.sqrt(a) * s / (a * s + 1 - a)
         transform = jnp.fft.fft2(x_t, axes=(-3, -2))
         return jnp.fft.ifft2(gain * transform, axes=(-3, -2)).real.astype(x_t.dtype)
+
+
+@pytree
+class GaussianCovariance:
+    """Cov[x₀ | x_t] = F* diag(s(1 − ᾱ_t)/(ᾱ_t·s + 1 − ᾱ_t)) F of a `Gaussian`."""
+
+    prior: Gaussian
+
+    def at(self, x_t, alphas_cumprod) -> Stationary:
+        """At the noise level ᾱ_t."""
+        a = jnp.asarray(alphas_cumprod, x_t.dtype)
+        s = jnp.asarray(self.prior.spectrum, x_t.dtype)[:, : x_t.shape[1] // 2 + 1]
+        return Stationary((s * (1 - a) / (a * s + 1 - a))[..., None, None])
+
+    def check(self, denoiser) -> None:
+        """Raises ValueError where it is not this prior's own."""
+        if getattr(denoiser, "shape", None) != self.prior.shape:
+            raise ValueError(
+                f"covariance: of a Gaussian prior {list(self.prior.shape)}, the denoiser is another"
+            )

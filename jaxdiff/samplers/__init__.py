@@ -9,5 +9,6 @@ from jaxdiff.samplers.ddim import DDIM
 from jaxdiff.samplers.ddpm import DDPM
 from jaxdiff.samplers.dps import DPS
 from jaxdiff.samplers.pigdm import PiGDM
+from jaxdiff.samplers.spectral import SpectralPosterior
 
-__all__ = ["DDIM", "DDPM", "DPS", "PiGDM"]
+__all__ = ["DDIM", "DDPM", "DPS", "PiGDM", "SpectralPosterior"]

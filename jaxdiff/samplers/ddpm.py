@@ -4,9 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxdiff import matrices
 from jaxdiff.denoiser import Prediction, predict
 from jaxdiff.pytree import pytree
 from jaxdiff.schedule import Steps
+from jaxdiff.stationary import filtered
 
 
 @pytree
@@ -28,10 +30,19 @@ class DDPM:
     """
 
     denoiser: Any
+    covariance: Any = None
+
+    def __post_init__(self):
+        if self.covariance is not None:
+            self.covariance.check(self.denoiser)
 
     def step(self, x, c: Steps, z):
         p = predict(self.denoiser, x, c)
-        return ancestral(x, c, p, z), {"t": c.t, "x0_hat": p.x0_hat}
+        info = {"t": c.t, "x0_hat": p.x0_hat}
+        if self.covariance is None:
+            return ancestral(x, c, p, z), info
+        spread = self.covariance.at(x, c.alphas_cumprod).matrices
+        return transition(x, c, p.x0_hat, spread, z), info
 
 
 def ancestral(x, c: Steps, p: Prediction, z):
@@ -43,3 +54,10 @@ def ancestral(x, c: Steps, p: Prediction, z):
         low, high = jnp.log(c.posterior_variance), jnp.log(c.betas)
         sigma = c.noise * jnp.exp(0.5 * (p.fraction * high + (1 - p.fraction) * low))
     return c.x0_coef * p.x0_hat + c.xt_coef * x + sigma * z
+
+
+def transition(x, c: Steps, x0, spread, z):
+    """A draw of q(x_{t−1} | x_t, x₀) for x₀ ~ N(x0, F* diag(spread) F): both in one."""
+    variance = c.noise * c.posterior_variance
+    total = c.x0_coef**2 * spread + variance * jnp.eye(x.shape[-1], dtype=x.dtype)
+    return c.x0_coef * x0 + c.xt_coef * x + filtered(matrices.cholesky(total), z)

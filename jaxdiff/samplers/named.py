@@ -2,15 +2,17 @@
 
 from jaxdiff.samplers.dps import DPS
 from jaxdiff.samplers.pigdm import PiGDM
+from jaxdiff.samplers.spectral import SpectralPosterior
 
-NAMES = ("pigdm-paper", "pigdm", "dps", "dps-adaptive")
+NAMES = ("spectral", "pigdm-paper", "pigdm", "dps", "dps-adaptive")
 
 
-def named(name: str, denoiser, operator, y, sigma, scale: float | None = None):
+def named(name: str, denoiser, operator, y, sigma, scale: float | None = None, covariance=None):
     """The sampler of that name, with its usual guidance scale unless one is given.
 
     Raises:
-        ValueError: for a name that is not in `NAMES`, and what the sampler raises.
+        ValueError: for a name that is not in `NAMES`, "spectral" without a covariance or with a
+            scale, which it has not; and what the sampler raises.
 
     Example:
         >>> import numpy as np, jaxdiff as jd
@@ -22,6 +24,12 @@ def named(name: str, denoiser, operator, y, sigma, scale: float | None = None):
     check_name(name)
     usual = 1.0 if scale is None else scale
     match name:
+        case "spectral":
+            if scale is not None:
+                raise ValueError("scale: the spectral sampler has none to tune: leave it out")
+            if covariance is None:
+                raise ValueError("covariance: the spectral sampler needs one: jaxdiff calibrate")
+            return SpectralPosterior(denoiser, operator, y, sigma, covariance)
         case "pigdm":
             return PiGDM(denoiser, operator, y, sigma, usual)
         case "pigdm-paper":

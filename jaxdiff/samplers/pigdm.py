@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.checks import batch_of, measurement, nonnegative
+from jaxdiff.checks import batch_of, linear, measurement, nonnegative
 from jaxdiff.denoiser import predict
-from jaxdiff.operators import Stack
 from jaxdiff.pytree import pytree, static
 from jaxdiff.samplers.ddpm import ancestral
 from jaxdiff.schedule import Steps
@@ -31,7 +30,8 @@ class PiGDM:
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
-        operator: a linear A with `solve`, such as `jd.operators.Blur`.
+        operator: a linear A of `jd.operators`; where its `solve` has no closed form, the step's
+            info says how conjugate gradients ended.
         y: the measurement [H, W, C] in image units, or a batch of them [B, H, W, C].
         sigma: the standard deviation of its noise in image units (10/255, say), ≥ 0; [B] of them
             where y is a batch whose noise levels differ.
@@ -40,7 +40,7 @@ class PiGDM:
 
     Raises:
         ValueError: for a y that does not fit the operator, a negative sigma or scale, an unknown
-            variance; TypeError: for an operator without `solve`.
+            variance, an operator that is not linear; TypeError: for no `jd.operators.Linear`.
 
     Source: Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models for inverse
     problems"), equation 7 and algorithm 1, with a DDPM transition in place of its DDIM one.
@@ -65,11 +65,9 @@ class PiGDM:
     def __post_init__(self):
         if self.variance not in ("course", "paper"):
             raise ValueError(f"variance: expected 'course' or 'paper', got {self.variance!r}")
-        one = self.operator[0] if isinstance(self.operator, Stack) else self.operator
-        if not hasattr(one, "solve"):
-            raise TypeError(f"operator: ΠGDM needs solve(), {type(one).__name__} has none")
+        linear(self.operator, self.denoiser)
         object.__setattr__(self, "y", measurement(self.y, self.operator, self.denoiser))
-        batch = batch_of(self.y, self.operator)
+        batch = batch_of(self.y, self.operator, self.denoiser)
         object.__setattr__(self, "sigma", nonnegative("sigma", self.sigma, batch))
         object.__setattr__(self, "scale", nonnegative("scale", self.scale))
 
@@ -86,7 +84,8 @@ class PiGDM:
         r2 = v / (1 + v)
         sigma = jnp.asarray(jnp.where(self.sigma == 0, 1e-8, self.sigma), x.dtype)
         residual = jnp.asarray(self.y, x.dtype) - self.operator(x0)
-        (g,) = vjp(self.operator.solve(residual, r2 * per_image_unit, sigma**2))
+        d, report = self.operator.solve_with_report(residual, r2 * per_image_unit, sigma**2)
+        (g,) = vjp(d)
         x = ancestral(x, c, p, z) + jnp.asarray(self.scale, x.dtype) * r2 / jnp.sqrt(1 + v) * g
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
-        return x, info
+        return x, info | report

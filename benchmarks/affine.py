@@ -1,0 +1,100 @@
+"""Samplers on a stationary Gaussian prior: an affine recursion per frequency, no Monte Carlo.
+
+With the exact denoiser x̂₀ = D x_t every step of a linear sampler is x ← f·x + g·y + w·z at each
+frequency, so that the law of its result is known: a mean and a variance, to compare with the
+posterior's. y is the measurement less A(1/2), the transform orthonormal.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+import jaxdiff as jd
+
+
+class Problem(NamedTuple):
+    """A prior with the eigenvalues `spectrum` [H, W], a blur with transfer K, noise σ, and ŷ."""
+
+    prior: jd.priors.Gaussian
+    blur: jd.operators.Blur
+    sigma: float
+    y: np.ndarray  # [H, W, 1], image units
+
+    @property
+    def k(self):
+        return np.fft.fft2(np.asarray(self.blur.kernel))
+
+    @property
+    def y_hat(self):
+        centred = self.y[..., 0] - np.asarray(self.blur(np.full(self.y.shape, 0.5)))[..., 0]
+        return np.fft.fft2(centred, norm="ortho")
+
+    def posterior(self):
+        """Mean and variance by frequency, in the network's units."""
+        s, k = self.prior.spectrum, self.k / 2
+        gain = s / (np.abs(k) ** 2 * s + self.sigma**2)
+        return np.conj(k) * gain * self.y_hat, self.sigma**2 * gain
+
+
+def coefficients(sampler: str, problem: Problem, c: jd.Steps):
+    """(f, g, w) of one step of "pigdm", "pigdm-paper", "spectral" or "spectral-mean"."""
+    s, a, k = problem.prior.spectrum, c.alphas_cumprod, problem.k
+    d = np.sqrt(a) * s / (a * s + 1 - a)
+    ddpm = c.x0_coef * d + c.xt_coef
+    if sampler.startswith("pigdm"):
+        v = c.posterior_variance if sampler == "pigdm" else (1 - a) / a
+        r2, unit = v / (1 + v), 1 if sampler == "pigdm" else 1 / 4
+        solve = np.conj(k) / (r2 * unit * np.abs(k) ** 2 + problem.sigma**2)
+        g = r2 / np.sqrt(1 + v) * d / 2 * solve
+        return ddpm - g * k * d / 2, g, np.full(s.shape, c.sigma)
+    p = s * (1 - a) / (a * s + 1 - a)
+    gain = p / (np.abs(k) ** 2 / 4 * p + problem.sigma**2)
+    g = c.x0_coef * np.conj(k) / 2 * gain
+    drawn = c.x0_coef**2 * problem.sigma**2 * gain if sampler == "spectral" else 0
+    return ddpm - g * k * d / 2, g, np.sqrt(drawn + c.noise * c.posterior_variance + 0 * s)
+
+
+def law(sampler: str, problem: Problem, steps: jd.Steps):
+    """Mean and variance by frequency of what the sampler returns, from x_T ~ N(0, I)."""
+    mean, variance = np.zeros(problem.k.shape, complex), np.ones(problem.k.shape)
+    for i in range(len(steps)):
+        f, g, w = coefficients(sampler, problem, row(steps, i))
+        mean = f * mean + g * problem.y_hat
+        variance = np.abs(f) ** 2 * variance + w**2
+    return mean, variance
+
+
+def row(steps: jd.Steps, i: int) -> jd.Steps:
+    """The coefficients of step i."""
+    return type(steps)(**{name: value[i] for name, value in vars(steps).items()})
+
+
+def compare(sampler: str, problem: Problem, steps: jd.Steps) -> dict[str, float]:
+    """How far the sampler's law is from the posterior's: 0, 1 and 0 where it is exact.
+
+    `mean_error`: rms error of the mean over the posterior's rms deviation; `spread_ratio`: of rms
+    deviations; `wasserstein`: the 2-Wasserstein distance over the posterior's rms deviation.
+    """
+    mean, variance = law(sampler, problem, steps)
+    exact_mean, exact_variance = problem.posterior()
+    scale = np.sqrt(exact_variance.mean())
+    error = np.abs(mean - exact_mean) ** 2
+    spread = (np.sqrt(variance) - np.sqrt(exact_variance)) ** 2
+    return {
+        "mean_error": float(np.sqrt(error.mean()) / scale),
+        "spread_ratio": float(np.sqrt(variance.mean()) / scale),
+        "wasserstein": float(np.sqrt((error + spread).mean()) / scale),
+    }
+
+
+def example(size: int = 32, sigma: float = 10 / 255) -> Problem:
+    """A prior whose power falls as 1/f², a camera shake, and a measurement of a draw."""
+    f = np.fft.fftfreq(size)
+    spectrum = 0.05 / (1 + 400 * (f[:, None] ** 2 + f[None] ** 2))
+    prior = jd.priors.Gaussian(spectrum, jd.Schedule.from_config())
+    blur = jd.operators.Blur(jd.data.motion_kernel(9, seed=0), (size, size))
+    rng = np.random.default_rng(0)
+    white = np.fft.fft2(rng.standard_normal((size, size)))
+    x = (np.fft.ifft2(np.sqrt(spectrum) * white).real[..., None] + 1) / 2
+    y = np.asarray(blur(x)) + sigma * rng.standard_normal(x.shape)
+    return Problem(prior, blur, sigma, y)

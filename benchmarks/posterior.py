@@ -1,0 +1,234 @@
+"""`python -m benchmarks.posterior`: which sampler's posterior is true, and at what price.
+
+(a) Gaussian priors, where the posterior and each linear sampler's law are known exactly.
+(b) Photographs: PSNR of a draw and of the posterior mean, calibration, and time.
+
+Rows go to CSV as they come; stopped and started again, a run goes on. Images: the prior's
+validation photographs, or the eight bundled ones, none of which its table was measured on.
+"""
+
+import argparse
+import csv
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+import jaxdiff as jd
+from benchmarks import affine
+from jaxdiff import data, metrics
+from jaxdiff.checkpoint import replace_file
+from jaxdiff.operators.named import operator as named_operator
+from jaxdiff.samplers.named import named
+
+LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm")
+COUNTS = (5, 10, 20, 50, 100, 1000)
+CAMERAS = ("blur:motion:17,1", "downsample:4", "mask:0.3,0", "crop:8@blur:motion:17,1")
+SIGMAS = (5, 10, 20)  # in 255
+COLUMNS = (
+    "camera",
+    "sigma",
+    "sampler",
+    "evaluations",
+    "images",
+    "draws",
+    "psnr_wiener",
+    "psnr_draw",
+    "psnr_mean",
+)
+COLUMNS += ("error_over_spread", "band1", "band2", "band3", "band4", "coverage", "cg_iterations")
+COLUMNS += ("seconds",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One row of (b): a camera, a noise level in 255, a sampler and its evaluations."""
+
+    camera: str
+    sigma: int
+    sampler: str
+    evaluations: int
+
+
+def grid(quick: bool) -> list[Cell]:
+    """Every sampler where the course's camera is, the two best everywhere else."""
+    main = [("spectral", t) for t in (5, 10, 20, 50)]
+    main += [("spectral-mean", 10), ("pigdm-paper", 20), ("pigdm", 20), ("pigdm", 100)]
+    main += [("dps", 100)]
+    if quick:
+        return [
+            Cell(CAMERAS[0], 10, name, t) for name, t in (("spectral", 10), ("pigdm-paper", 20))
+        ]
+    cells = [Cell(CAMERAS[0], 10, name, t) for name, t in main]
+    for camera in CAMERAS:
+        for sigma in SIGMAS:
+            for name, t in (("spectral", 10), ("pigdm-paper", 20)):
+                cells.append(Cell(camera, sigma, name, t))
+    return list(dict.fromkeys(cells))
+
+
+def gaussian_table() -> str:
+    """(a), as markdown."""
+    problem = affine.example()
+    lines = ["| sampler | evaluations | error of the mean | ratio of spreads | 2-Wasserstein |"]
+    lines.append("|---|---:|---:|---:|---:|")
+    for name in LINEAR:
+        for count in COUNTS:
+            found = affine.compare(name, problem, problem.prior.schedule.steps(count, "trailing"))
+            mean, spread, distance = found.values()
+            lines.append(f"| {name} | {count} | {mean:.2g} | {spread:.3f} | {distance:.2g} |")
+    return "\n".join(lines) + "\n"
+
+
+def measure(cell: Cell, images: np.ndarray, draws: int, denoiser, covariance) -> dict:
+    """One row: `draws` posterior samples of every image, scored."""
+    operator, sigma = named_operator(cell.camera, images.shape[1:3]), cell.sigma / 255
+    clean = np.asarray(operator(images))
+    y = clean + sigma * np.random.default_rng(0).standard_normal(clean.shape)
+    y = np.asarray(operator.project(y), np.float32)
+    if cell.sampler == "spectral-mean":
+        sampler = jd.SpectralPosterior(denoiser, operator, y, sigma, covariance, draw=False)
+    else:
+        sampler = named(cell.sampler, denoiser, operator, y, sigma, covariance=covariance)
+    steps = denoiser.schedule.steps(cell.evaluations)
+
+    def draw(n, key):
+        return jax.block_until_ready(
+            jd.sample(sampler, steps, key=key, n=n, keep=lambda x, i: i.get("cg_iterations", 0))
+        )
+
+    start = time.perf_counter()
+    samples, iterations = draw(draws, jax.random.key(0))
+    first = time.perf_counter() - start  # with compilation: the second call times it without
+    samples = np.asarray(samples)
+    seconds = first
+    if first < 60:
+        start = time.perf_counter()
+        draw(draws, jax.random.key(1))
+        seconds = time.perf_counter() - start
+    wiener = [metrics.wiener(one, operator, sigma, images.shape[1:]) for one in y]
+    found = metrics.calibration(samples, images)
+    bands = dict(zip(("band1", "band2", "band3", "band4"), found["error_over_spread_by_band"]))
+    return (
+        dataclasses.asdict(cell)
+        | bands
+        | {
+            "psnr_wiener": np.mean([metrics.psnr(a, b) for a, b in zip(wiener, images)]),
+            "psnr_draw": np.mean([metrics.psnr(s[0], x) for s, x in zip(samples, images)]),
+            "psnr_mean": np.mean([metrics.psnr(s.mean(0), x) for s, x in zip(samples, images)]),
+            "error_over_spread": found["error_over_spread"],
+            "coverage": found["coverage"],
+            "images": len(images),
+            "draws": draws,
+            "cg_iterations": float(np.mean(np.asarray(iterations))),
+            "seconds": seconds / (len(images) * draws),
+        }
+    )
+
+
+def run(out: Path, images: np.ndarray, draws: int, quick: bool) -> Iterator[dict]:
+    """The rows of (b), read where they are there and measured where not."""
+    path, rows = out / "faces.csv", []
+    if path.exists():
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    keys = ("camera", "sigma", "sampler", "evaluations", "images", "draws")
+    done = {tuple(str(row[k]) for k in keys) for row in rows}
+    unet, schedule = jd.load("faces64")
+    denoiser, covariance = jd.Denoiser(unet, schedule), jd.SpectralCovariance.load("faces64")
+    wanted = {
+        tuple(map(str, (*dataclasses.astuple(cell), len(images), draws))): cell
+        for cell in grid(quick)
+    }
+    todo = [cell for key, cell in wanted.items() if key not in done]
+    for cell in tqdm(todo, unit="cell"):
+        rows.append(measure(cell, images, draws, denoiser, covariance))
+
+        def write(temporary):
+            with open(temporary, "w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(
+                    {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+                    for row in rows
+                )
+
+        replace_file(path, write)
+    with open(path, newline="") as file:
+        found = {tuple(row[k] for k in keys): row for row in csv.DictReader(file)}
+    yield from (found[key] for key in wanted)
+
+
+def faces_table(rows: list[dict], draws: int) -> str:
+    """(b), as markdown."""
+    nominal = (draws - 1) / (draws + 1)
+    head = f"| camera | σ·255 | sampler | evaluations | Wiener, dB | one draw, dB | mean of {draws}, dB "
+    head += f"| error/spread | by band | coverage (nominal {nominal:.2f}) | CG a step | s a draw |"
+    lines = [head, "|---|---:|---|---:|---:|---:|---:|---:|---|---:|---:|---:|"]
+    for r in rows:
+        bands = " ".join(f"{float(r[f'band{i}']):.2f}" for i in (1, 2, 3, 4))
+        lines.append(
+            f"| {r['camera']} | {r['sigma']} | {r['sampler']} | {r['evaluations']} "
+            f"| {float(r['psnr_wiener']):.2f} | {float(r['psnr_draw']):.2f} "
+            f"| {float(r['psnr_mean']):.2f} | {float(r['error_over_spread']):.2f} | {bands} "
+            f"| {float(r['coverage']):.3f} | {float(r['cg_iterations']):.0f} "
+            f"| {float(r['seconds']):.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict], draws: int) -> Figure:
+    """Posterior mean's PSNR and calibration against evaluations, for the first row's camera."""
+    figure = Figure((10, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    rows = [r for r in rows if all(r[k] == rows[0][k] for k in ("camera", "sigma"))]
+    for name in dict.fromkeys(r["sampler"] for r in rows):
+        own = sorted((r for r in rows if r["sampler"] == name), key=lambda r: int(r["evaluations"]))
+        x = [int(r["evaluations"]) for r in own]
+        left.plot(x, [float(r["psnr_mean"]) for r in own], "o-", label=name)
+        right.plot(x, [float(r["error_over_spread"]) for r in own], "o-", label=name)
+    left.set_ylabel(f"PSNR of the mean of {draws} draws, dB")
+    right.set_ylabel("error of the mean over the draws' spread")
+    right.axhline(1, color="grey", linestyle="--", linewidth=0.8)
+    left.set_title("posterior mean: higher is better")
+    right.set_title("calibration: 1 is right, above is too sure")
+    for axis in (left, right):
+        axis.set_xscale("log")
+        axis.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+        axis.set_xlabel("network evaluations a draw")
+    left.legend(fontsize=8)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.posterior", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two samplers, two images: a minute")
+    parser.add_argument("--images", type=int, default=6, help="photographs (default 6)")
+    parser.add_argument(
+        "--draws", type=int, default=9, help="posterior samples of each (default 9)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/posterior-results"))
+    args = parser.parse_args()
+    count = 2 if args.quick else args.images
+    args.out.mkdir(parents=True, exist_ok=True)
+    images = np.stack(list(data.faces().values()))[:count]
+    table = gaussian_table()
+    rows = list(run(args.out, images, args.draws, args.quick))
+    text = f"# Posterior samplers\n\n## A Gaussian prior, exactly\n\n{table}\n"
+    text += f"## Faces: {len(images)} photographs, {args.draws} draws of each\n\n"
+    text += faces_table(rows, args.draws)
+    replace_file(args.out / "results.md", lambda p: Path(p).write_text(text))
+    figure = plot(rows, args.draws)
+    replace_file(args.out / "posterior.png", lambda p: figure.savefig(p, dpi=110, format="png"))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
