@@ -46,7 +46,7 @@ class Denoiser:
     Example:
         >>> import jaxdiff as jd
         >>> denoiser = Denoiser(*jd.load("faces64"))
-        >>> denoiser(jnp.zeros((64, 64, 3)), 500).shape
+        >>> jax.jit(Denoiser.__call__)(denoiser, jnp.zeros((64, 64, 3)), 500).shape
         (64, 64, 3)
     """
 

@@ -40,11 +40,11 @@ class UNet2D(nnx.Module):
     Source: Ho et al. 2020 (arXiv 2006.11239) as in diffusers' `UNet2DModel`.
 
     Example:
-        >>> config = UNet2DConfig(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4,
-        ...                       down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        ...                       up_block_types=("AttnUpBlock2D", "UpBlock2D"))
+        >>> config = UNet2DConfig(sample_size=8, block_out_channels=(8,), norm_num_groups=4,
+        ...                       down_block_types=("AttnDownBlock2D",), layers_per_block=1,
+        ...                       up_block_types=("AttnUpBlock2D",))
         >>> unet = UNet2D(config, rngs=nnx.Rngs(0))
-        >>> unet(jnp.zeros((2, 8, 8, 3)), 10).shape
+        >>> nnx.jit(UNet2D.__call__)(unet, jnp.zeros((2, 8, 8, 3)), 10).shape
         (2, 8, 8, 3)
     """
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from diffusers import UNet2DModel
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 import jaxdiff as jd
 from jaxdiff import cli, data, metrics
-from jaxdiff.samplers.named import NAMES
+from jaxdiff.samplers.named import NAMES, named
 from tests.conftest import shared
 
 FAST = ["--steps", "3", "--samples", "2"]
@@ -46,7 +47,7 @@ def photo(tmp_path):
 
 
 def test_help(run):
-    for command in ([], ["restore"], ["sample"], ["convert"]):
+    for command in ([], ["restore"], ["sample"], ["calibrate"], ["convert"]):
         code, out, _ = run(*command, "--help")
         assert code == 0 and "Usage" in out
 
@@ -77,10 +78,66 @@ def test_measured_image(run, photo, tmp_path):
     np.testing.assert_array_equal(degraded, data.read_image(photo))
 
 
-@pytest.mark.parametrize("sampler", NAMES)
-def test_every_sampler(run, photo, sampler):
-    code, _, err = run("restore", photo, "--degrade", "--sampler", sampler, *FAST)
+def test_another_sampler(run, photo):
+    arguments = ["--degrade", "--sampler", "dps-adaptive", "--scale", "50"]
+    code, _, err = run("restore", photo, *arguments, *FAST)
     assert code == 0, err
+    settings = json.loads(Path("restored/metrics.json").read_text())["settings"]
+    assert settings["sampler"] == "dps-adaptive" and settings["scale"] == 50
+
+
+@pytest.mark.parametrize("operator, shape", [("crop:4@blur:motion:9,0", (56, 56)), ("grey", None)])
+def test_other_cameras(run, photo, tmp_path, operator, shape):
+    """A measurement of another shape than the image: degraded, restored, restored from the file."""
+    code, out, err = run("restore", photo, "--degrade", "--operator", operator, *FAST)
+    assert code == 0, err
+    report = json.loads((tmp_path / "restored/metrics.json").read_text())
+    assert {"error_over_spread", "coverage", "coverage_nominal"} <= set(report)
+    assert "psnr_degraded" not in report and "–" in out
+    degraded = tmp_path / "restored/degraded.png"
+    assert data.read_image(degraded, None).shape[:2] == (shape or (64, 64))
+    code, _, err = run("restore", degraded, "--operator", operator, "--out", "again", *FAST)
+    assert code == 0, err
+    assert data.read_image(tmp_path / "again/restored.png").shape == (64, 64, 3)
+
+
+def test_calibrate(run, tmp_path):
+    """Beside a checkpoint that diffusers then still loads; restore then uses it by itself."""
+    assert run("convert", "faces64", "model")[0] == 0
+    code, _, err = run("restore", "--model", "model", "--sampler", "spectral")
+    assert code == 2 and "jaxdiff calibrate" in err
+    folder = Path(data.__file__).parent / "assets/faces"
+    with pytest.warns(UserWarning, match="measured on 2 images"):
+        code, out, err = run("calibrate", "model", folder, "--n", 2, "--levels", 3)
+    assert code == 0 and "3 noise levels" in out, err
+    assert (tmp_path / "model/spectral_covariance.png").exists()
+    assert jd.SpectralCovariance.load(tmp_path / "model").table.shape == (3, 47, 3, 3)
+    assert UNet2DModel.from_pretrained(tmp_path / "model").config.sample_size == 64
+    for arguments, message in (
+        (["faces64"], "no folder here"),
+        (["model", "nothing"], "no such folder or .npz"),
+        (["model", "model"], "holds no images"),
+        (["model", "model/config.json"], "expected an .npz"),
+    ):
+        code, _, err = run("calibrate", *arguments)
+        assert code == 2 and message in err, err
+
+
+def test_sampler_names():
+    prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())
+    blur, y = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8)), np.zeros((8, 8, 1))
+    made = {n: named(n, prior, blur, y, 0.1, covariance=prior.covariance) for n in NAMES}
+    assert [type(s).__name__ for s in made.values()] == [
+        *("SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS")
+    ]
+    assert (made["pigdm-paper"].variance, made["pigdm"].variance) == ("paper", "course")
+    assert (made["dps"].step_size, made["dps-adaptive"].step_size) == ("fixed", "adaptive")
+    with pytest.raises(ValueError, match="covariance"):
+        named("spectral", prior, blur, y, 0.1)
+    with pytest.raises(ValueError, match="scale"):
+        named("spectral", prior, blur, y, 0.1, 2.0, prior.covariance)
+    with pytest.raises(ValueError, match="expected one of spectral"):
+        named("ddrm", prior, blur, y, 0.1)
 
 
 def test_folder_with_a_bad_image(run, tmp_path):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 import jaxdiff as jd
+from jaxdiff import data, metrics
 
 KEY = jax.random.key(0)
 
@@ -41,6 +42,9 @@ def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photogra
         "ddpm": jd.DDPM(denoiser),
         "dps": jd.DPS(denoiser, operator, y),
         "pigdm": jd.PiGDM(denoiser, operator, y, 0.1),
+        "spectral": jd.SpectralPosterior(
+            denoiser, operator, y, 0.1, jd.SpectralCovariance.load("faces64")
+        ),
     }
     times = {n: [] for n in samplers}
     for repeat in range(8):
@@ -50,5 +54,25 @@ def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photogra
             if repeat:  # the first compiles
                 times[n].append(time.perf_counter() - start)
     best = {n: min(t) for n, t in times.items()}
-    for n in ("dps", "pigdm"):
-        assert best[n] <= 2.5 * best["ddpm"], {k: f"{1e3 * v / 5:.0f} ms" for k, v in best.items()}
+    for n, bound in (("dps", 2.5), ("pigdm", 2.5), ("spectral", 1.15)):
+        assert best[n] <= bound * best["ddpm"], {
+            k: f"{1e3 * v / 5:.0f} ms" for k, v in best.items()
+        }
+
+
+def test_spectral_posterior_is_calibrated_in_ten_evaluations(faces64):
+    """Four faces that neither prior nor table has seen, six draws each, a camera shake."""
+    unet, schedule = faces64
+    images = np.stack(list(data.faces().values())[:4])
+    blur, sigma = jd.operators.Blur(data.motion_kernel(17, seed=1), (64, 64)), 10 / 255
+    y = np.asarray(blur(images)) + sigma * np.random.default_rng(0).standard_normal(images.shape)
+    covariance = jd.SpectralCovariance.load("faces64")
+    sampler = jd.SpectralPosterior(jd.Denoiser(unet, schedule), blur, y, sigma, covariance)
+    samples = np.asarray(jd.sample(sampler, schedule.steps(10), key=KEY, n=6))
+    found = metrics.calibration(samples, images)
+    means = [metrics.psnr(s.mean(0), x) for s, x in zip(samples, images)]
+    wiener = [metrics.psnr(metrics.wiener(m, blur, sigma), x) for m, x in zip(y, images)]
+    print(found, np.mean(means), np.mean(wiener))
+    assert 0.85 <= found["error_over_spread"] <= 1.2
+    assert abs(found["coverage"] - found["coverage_nominal"]) <= 0.06
+    assert np.mean(means) >= np.mean(wiener) + 3
