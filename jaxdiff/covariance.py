@@ -55,6 +55,7 @@ class SpectralCovariance:
     timesteps: Any
     alphas_cumprod: Any
     spacing: Any
+    stationary = True
 
     def __post_init__(self):
         for name in ("table", "timesteps", "alphas_cumprod", "spacing"):

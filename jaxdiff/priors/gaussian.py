@@ -65,6 +65,7 @@ class GaussianCovariance:
     """Cov[x₀ | x_t] = F* diag(s(1 − ᾱ_t)/(ᾱ_t·s + 1 − ᾱ_t)) F of a `Gaussian`."""
 
     prior: Gaussian
+    stationary = True
 
     def at(self, x_t, alphas_cumprod) -> Stationary:
         """At the noise level ᾱ_t."""

@@ -13,7 +13,7 @@ from jaxdiff.operators.linear import conjugate_gradients
 from jaxdiff.pytree import pytree, static
 from jaxdiff.samplers.ddpm import transition
 from jaxdiff.schedule import Steps
-from jaxdiff.stationary import Stationary, filtered
+from jaxdiff.stationary import filtered
 
 
 @pytree
@@ -37,7 +37,9 @@ class SpectralPosterior:
         operator: a linear A, such as those of `jd.operators`.
         y: the measurement in image units, or a batch of them [B, ...].
         sigma: the standard deviation of its noise in image units, ≥ 0; or [B] of them.
-        covariance: a `SpectralCovariance`, or a prior's own `covariance`.
+        covariance: a `SpectralCovariance`, or a prior's own `covariance`: an object with
+            `at(x_t, ᾱ)`, which gives Σ as `apply(v)` and `draw(ε)`, and `stationary`, whether that
+            is a matrix a frequency.
         draw: False takes the conditioned mean for x₀: sharper, and with too little spread.
 
     Raises:
@@ -76,8 +78,12 @@ class SpectralPosterior:
     @property
     def draws_more(self) -> bool:
         """Whether a step needs a key beside z: the closed form does not."""
+        return self.draw and not self._closed_form
+
+    @property
+    def _closed_form(self) -> bool:
         one = self.operator.operators if isinstance(self.operator, Stack) else self.operator
-        return self.draw and not isinstance(one, Blur)
+        return isinstance(one, Blur) and self.covariance.stationary
 
     def step(self, x, c: Steps, z, key=None):
         p = predict(self.denoiser, x, c)
@@ -87,7 +93,7 @@ class SpectralPosterior:
         s2 = jnp.maximum(jnp.asarray(self.sigma, x.dtype) ** 2, jnp.finfo(x.dtype).eps / 256)
         residual = y - self.operator((p.x0_hat + 1) / 2)
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
-        if isinstance(self.operator, Blur) and isinstance(covariance, Stationary):
+        if self._closed_form:
             shift, spread = _condition(covariance.matrices, self.operator, residual, s2)
             if self.draw:
                 return transition(x, c, p.x0_hat + shift, spread, z), info
