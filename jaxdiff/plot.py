@@ -49,8 +49,9 @@ def comparison(panels: Sequence[Panel], std: np.ndarray | None = None, columns: 
 
 
 def scored(title: str, image, truth) -> Panel:
-    """A panel whose title gives the PSNR, where there is a truth to compare with."""
-    return (title if truth is None else f"{title}\n{metrics.psnr(image, truth):.2f} dB"), image
+    """A panel whose title gives the PSNR, where there is a truth of that shape to compare with."""
+    comparable = truth is not None and np.shape(image) == np.shape(truth)
+    return (f"{title}\n{metrics.psnr(image, truth):.2f} dB" if comparable else title), image
 
 
 def posterior(samples, truth=None, *, shown: int = 4, before: Sequence[Panel] = ()) -> Figure:

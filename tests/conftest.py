@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -35,6 +36,30 @@ def faces64():
     import jaxdiff as jd
 
     return jd.load("faces64")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A checkpoint for 64×64 images that compiles in no time: for what no trained prior is needed."""
+    import jaxdiff as jd
+
+    config = jd.UNet2DConfig(
+        sample_size=64,
+        block_out_channels=(4, 4),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        mid_block_type=None,
+        layers_per_block=1,
+        norm_num_groups=2,
+    )
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: jd.UNet2D(config, rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(lambda w: 0.1 * rng.standard_normal(w.shape).astype("f"), shapes)
+    unet = nnx.merge(graph, weights)
+    folder = tmp_path_factory.mktemp("tiny")
+    jd.save(folder, unet, jd.Schedule.from_config())
+    jd.SpectralCovariance.load("faces64").save(folder)  # of the same schedule
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,11 @@ from jaxdiff import cli, data, metrics
 from jaxdiff.samplers.named import NAMES, named
 from tests.conftest import shared
 
-FAST = ["--steps", "3", "--samples", "2"]
+
+@pytest.fixture
+def fast(tiny):
+    """Options of a restoration that compiles and runs in a second."""
+    return ["--steps", "3", "--samples", "2", "--model", tiny]
 
 
 @pytest.fixture
@@ -68,9 +73,9 @@ def test_demo_beats_the_degraded_image_and_the_wiener_filter(run, tmp_path):
     assert metrics.psnr(restored, truth) == pytest.approx(report["psnr_restored"], abs=1e-9)
 
 
-def test_measured_image(run, photo, tmp_path):
+def test_measured_image(run, photo, tmp_path, fast):
     """Without --degrade the image is the measurement, and there is no truth to score against."""
-    code, _, err = run("restore", photo, "--kernel", "gaussian:5,1", "--out", "a", *FAST)
+    code, _, err = run("restore", photo, "--kernel", "gaussian:5,1", "--out", "a", *fast)
     assert code == 0, err
     report = json.loads((tmp_path / "a/metrics.json").read_text())
     assert "psnr_restored" not in report and "residual_rms" in report
@@ -78,45 +83,47 @@ def test_measured_image(run, photo, tmp_path):
     np.testing.assert_array_equal(degraded, data.read_image(photo))
 
 
-def test_another_sampler(run, photo):
+def test_another_sampler(run, photo, fast):
     arguments = ["--degrade", "--sampler", "dps-adaptive", "--scale", "50"]
-    code, _, err = run("restore", photo, *arguments, *FAST)
+    code, _, err = run("restore", photo, *arguments, *fast)
     assert code == 0, err
     settings = json.loads(Path("restored/metrics.json").read_text())["settings"]
     assert settings["sampler"] == "dps-adaptive" and settings["scale"] == 50
 
 
 @pytest.mark.parametrize("operator, shape", [("crop:4@blur:motion:9,0", (56, 56)), ("grey", None)])
-def test_other_cameras(run, photo, tmp_path, operator, shape):
+def test_other_cameras(run, photo, tmp_path, operator, shape, fast):
     """A measurement of another shape than the image: degraded, restored, restored from the file."""
-    code, out, err = run("restore", photo, "--degrade", "--operator", operator, *FAST)
+    code, out, err = run("restore", photo, "--degrade", "--operator", operator, *fast)
     assert code == 0, err
     report = json.loads((tmp_path / "restored/metrics.json").read_text())
     assert {"error_over_spread", "coverage", "coverage_nominal"} <= set(report)
     assert "psnr_degraded" not in report and "–" in out
     degraded = tmp_path / "restored/degraded.png"
     assert data.read_image(degraded, None).shape[:2] == (shape or (64, 64))
-    code, _, err = run("restore", degraded, "--operator", operator, "--out", "again", *FAST)
+    code, _, err = run("restore", degraded, "--operator", operator, "--out", "again", *fast)
     assert code == 0, err
     assert data.read_image(tmp_path / "again/restored.png").shape == (64, 64, 3)
 
 
-def test_calibrate(run, tmp_path):
+def test_calibrate(run, tmp_path, tiny):
     """Beside a checkpoint that diffusers then still loads; restore then uses it by itself."""
-    assert run("convert", "faces64", "model")[0] == 0
+    assert run("convert", tiny, "model")[0] == 0
     code, _, err = run("restore", "--model", "model", "--sampler", "spectral")
     assert code == 2 and "jaxdiff calibrate" in err
     folder = Path(data.__file__).parent / "assets/faces"
-    with pytest.warns(UserWarning, match="measured on 2 images"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
         code, out, err = run("calibrate", "model", folder, "--n", 2, "--levels", 3)
-    assert code == 0 and "3 noise levels" in out, err
+    assert code == 0 and "3 noise levels" in out and "measured on 2 images" in err, err
     assert (tmp_path / "model/spectral_covariance.png").exists()
     assert jd.SpectralCovariance.load(tmp_path / "model").table.shape == (3, 47, 3, 3)
     assert UNet2DModel.from_pretrained(tmp_path / "model").config.sample_size == 64
+    (tmp_path / "empty").mkdir()
     for arguments, message in (
         (["faces64"], "no folder here"),
         (["model", "nothing"], "no such folder or .npz"),
-        (["model", "model"], "holds no images"),
+        (["model", "empty"], "holds no images"),
         (["model", "model/config.json"], "expected an .npz"),
     ):
         code, _, err = run("calibrate", *arguments)
@@ -140,7 +147,7 @@ def test_sampler_names():
         named("ddrm", prior, blur, y, 0.1)
 
 
-def test_folder_with_a_bad_image(run, tmp_path):
+def test_folder_with_a_bad_image(run, tmp_path, fast):
     folder = tmp_path / "images"
     folder.mkdir()
     for name in ("a", "c"):
@@ -149,7 +156,7 @@ def test_folder_with_a_bad_image(run, tmp_path):
     Image.new("L", (64, 64)).save(folder / "grey.png")
     Image.new("RGB", (80, 64)).save(folder / "wide.png")
     (folder / "notes.txt").write_text("not an image, and not meant as one")
-    code, out, err = run("restore", folder, "--degrade", "--out", "r", *FAST)
+    code, out, err = run("restore", folder, "--degrade", "--out", "r", *fast)
     assert code == 2
     assert len(err.strip().splitlines()) == 3 and "Traceback" not in err
     for part in ("b.png", "grey.png: has 1 channels", "wide.png: is 64×80", "--fit"):
@@ -160,17 +167,18 @@ def test_folder_with_a_bad_image(run, tmp_path):
     assert "a" in out and "c" in out
 
 
-def test_fit(run, tmp_path):
+def test_fit(run, tmp_path, fast):
     Image.fromarray(data.to_uint8(data.example(100))).save("big.png")
     for how in ("resize", "crop"):
-        code, _, err = run("restore", "big.png", "--degrade", "--fit", how, "--out", how, *FAST)
+        code, _, err = run("restore", "big.png", "--degrade", "--fit", how, "--out", how, *fast)
         assert code == 0, err
-    code, _, err = run("restore", "big.png", "--degrade", *FAST)
+    code, _, err = run("restore", "big.png", "--degrade", *fast)
     assert code == 2 and "100×100" in err and "--fit" in err
 
 
-def test_sample(run, tmp_path):
-    code, out, err = run("sample", "--n", 5, "--steps", 2, "--out", "faces.png")
+def test_sample(run, tmp_path, tiny):
+    arguments = ["--n", 5, "--steps", 2, "--model", tiny, "--out", "faces.png"]
+    code, out, err = run("sample", *arguments)
     assert code == 0, err
     with Image.open(tmp_path / "faces.png") as picture:
         assert picture.size == (3 * 66 - 2, 2 * 66 - 2)
@@ -315,11 +323,11 @@ def test_kernel_files(suffix, tmp_path):
     np.testing.assert_allclose(data.load_kernel(str(path)), kernel, atol=tolerance)
 
 
-def test_kernels_of_both_matlab_versions_on_the_command_line(run, photo):
+def test_kernels_of_both_matlab_versions_on_the_command_line(run, photo, fast):
     for name in ("kernels_12.mat", "Levin09.mat"):
         spec = shared("data/kernels") / name
         code, _, err = run(
-            "restore", photo, "--degrade", "--kernel", spec, "--out", name[:3], *FAST
+            "restore", photo, "--degrade", "--kernel", spec, "--out", name[:3], *fast
         )
         assert code == 0, err
 

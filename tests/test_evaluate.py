@@ -18,8 +18,8 @@ GRID = {"samplers": ["dps"], "steps": [2, 3]}
 
 
 @pytest.fixture(scope="module")
-def denoiser(faces64):
-    return jd.Denoiser(*faces64)
+def denoiser(tiny):
+    return jd.Denoiser(*jd.load(tiny))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_whatever_the_batch(dataset, denoiser, uninterrupted, tmp_path):
         assert a["psnr"] == pytest.approx(b["psnr"], abs=1e-3)
 
 
-def test_killed_and_started_again(dataset, denoiser, uninterrupted, tmp_path):
+def test_killed_and_started_again(dataset, denoiser, tiny, uninterrupted, tmp_path):
     """SIGKILL after the first rows; the second run repeats none and ends with the same file."""
     out = tmp_path / "out"
     code = (
@@ -65,7 +65,7 @@ def test_killed_and_started_again(dataset, denoiser, uninterrupted, tmp_path):
         "f = data.faces();"
         "d = data.Dataset({k: f[k] for k in '012'},"
         "[data.motion_kernel(9, 0), data.motion_kernel(17, 1)], seed=5);"
-        f"evaluate(d, jd.Denoiser(*jd.load('faces64')), **{GRID!r}, out={str(out)!r})"
+        f"evaluate(d, jd.Denoiser(*jd.load({str(tiny)!r})), **{GRID!r}, out={str(out)!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 300

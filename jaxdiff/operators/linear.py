@@ -105,9 +105,10 @@ class Compose(Linear):
         return self.inner.adjoint(self.outer.adjoint(y))
 
 
-def conjugate_gradients(matvec, b, precondition=lambda r: r, max_steps: int = 300):
+def conjugate_gradients(matvec, b, precondition=None, max_steps: int = 300):
     """u with matvec(u) = b, for a symmetric positive matvec, and a report.
 
+    `precondition` is about the inverse of matvec, symmetric and positive too.
     Stops where ‖matvec(u) − b‖ is 1e-5 of ‖b‖ (1e-11 in float64), or after `max_steps`. A loop of
     our own: `jax.scipy.sparse.linalg.cg` does not say how many iterations it took, and lineax's
     stops by each element relative to b's, which are 0 at the pixels that a mask hides.
@@ -116,6 +117,7 @@ def conjugate_gradients(matvec, b, precondition=lambda r: r, max_steps: int = 30
         u and `{"cg_iterations", "cg_residual", "cg_converged"}`; cg_residual is
         ‖matvec(u) − b‖/‖b‖, computed from u.
     """
+    precondition = precondition or (lambda r: r)
     tolerance = 1e-5 if b.dtype == jnp.float32 else 1e-11
     size = jnp.linalg.norm(b)
 

