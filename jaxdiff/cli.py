@@ -92,8 +92,15 @@ def restore(
             help="Guidance scale.  [default: 1, and 100 for dps-adaptive]", show_default=False
         ),
     ] = None,
-    steps: StepsOption = 20,
-    samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 4,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Network evaluations.  [default: 10 for spectral, 20 for the others]",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 9,
     model: ModelOption = "faces64",
     seed: SeedOption = 0,
     fit: Annotated[

@@ -22,7 +22,7 @@ from jaxdiff.stationary import Stationary
 from jaxdiff.units import to_model
 
 FILE = "spectral_covariance.safetensors"
-STABLE = 64  # images; see SpectralCovariance.estimate
+STABLE = 64  # images: at frequency 0 an image has one value, and 64 of them err by √(2/64) = 18 %
 
 
 @pytree
@@ -33,8 +33,7 @@ class SpectralCovariance:
     images, noise, and the frequencies of ring r, of ê ê* (orthonormal FFT, real part), divided by
     1 − ᾱ_l, which makes it vary slowly. `at` interpolates its inverse linearly in ᾱ, which is exact
     for a Gaussian prior, and what comes out linearly in radius.
-    It does not depend on the image's size. Its level, one factor a noise level, is that of the
-    typical image and not of the mean power: see `estimate`.
+    It does not depend on the image's size.
 
     Args:
         table: [L, R, C, C], symmetric, in units of the network's [-1, 1].
@@ -124,10 +123,6 @@ class SpectralCovariance:
     ) -> "SpectralCovariance":
         """Measure it: each image is noised to every level, denoised, and its error transformed.
 
-        Some images are harder than others, and a mean of powers is that of the hard ones: each
-        level is scaled by the geometric over the arithmetic mean of the images' whitened error
-        powers, on faces64 by 0.84 to 0.98.
-
         Args:
             denoiser: of the prior; images: [N, H, W, C] in [0, 1] that the prior should know, of
                 which the first n are used. Without any, n of the prior's own DDPM samples of 100
@@ -172,7 +167,10 @@ class SpectralCovariance:
                 found = np.asarray(_error_powers(denoiser, images[chosen], keys, timesteps, rings))
                 powers.append(found[: len(images) - start])
                 bar.update(len(powers[-1]))
-        table = _table(np.concatenate(powers).astype(np.float64), images.shape[1:3], spacing)
+        table = np.concatenate(powers).mean(0, dtype=np.float64)
+        # Positive definite, also from fewer images than channels.
+        mean = np.trace(table, axis1=-2, axis2=-1)[..., None, None] / table.shape[-1]
+        table = table + 1e-5 * mean * np.eye(table.shape[-1])
         a = schedule.alphas_cumprod[timesteps]
         table = table / (1 - a)[:, None, None, None]
         return cls(table.astype(np.float32), timesteps, a, spacing)
@@ -224,25 +222,6 @@ def _error_powers(denoiser, images, keys, timesteps, rings):
     dtype = getattr(denoiser, "dtype", jnp.result_type(float))
     rings = jnp.asarray(rings, dtype)
     return over_samples(one)(jnp.asarray(images, dtype), keys)
-
-
-def _table(powers, size, spacing) -> np.ndarray:
-    """[L, R, C, C] from those of single images: their mean, at the level of the typical one.
-
-    The error's power differs by image, at middle noise levels by a factor e^±0.5: with the mean
-    power, which a few hard images set, most images get too wide a spread. The level is therefore
-    the geometric mean of the images' whitened powers.
-    """
-    table = powers.mean(0)
-    channels = table.shape[-1]
-    # Positive definite, also from fewer images than channels.
-    mean = np.trace(table, axis1=-2, axis2=-1)[..., None, None] / channels
-    table = table + 1e-5 * mean * np.eye(channels)
-    ring = np.round(_radius(*size) / spacing).astype(int)
-    count = np.bincount(ring.ravel(), minlength=table.shape[1])
-    whitened = np.einsum("lrcd,nlrdc->nlr", np.linalg.inv(table), powers) @ count
-    level = np.exp(np.log(whitened / (channels * count.sum())).mean(0))
-    return level[:, None, None, None] * table
 
 
 def _own_samples(denoiser, n, key, batch_size, progress):

@@ -30,7 +30,7 @@ class Settings:
     degrade: bool
     sampler: str | None
     scale: float | None
-    steps: int
+    steps: int | None
     samples: int
     model: str
     seed: int
@@ -67,10 +67,11 @@ def restore_images(
     size, channels = unet.config.size, unet.config.in_channels
     if size is None:
         raise ValueError(f"--model: {settings.model} names no sample_size in its config")
-    steps = schedule.steps(settings.steps)
-    operator = named_operator(settings.operator or "blur:motion:9,0", size)
     name, covariance = _choose_sampler(settings)
-    settings = dataclasses.replace(settings, sampler=name)
+    count = settings.steps or (10 if name == "spectral" else 20)
+    settings = dataclasses.replace(settings, sampler=name, steps=count)
+    steps = schedule.steps(count)
+    operator = named_operator(settings.operator or "blur:motion:9,0", size)
     shape = (*size, channels)
     output = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, np.float32)).shape
     jobs, bad = _read_jobs(source, settings, operator, shape, output)
@@ -125,6 +126,12 @@ def restore_images(
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     replace_file(out / "metrics.json", lambda p: Path(p).write_text(text))
     console.print(_table(results, settings))
+    for result in results.values():
+        if len(results) == 1 and "coverage" in result:
+            console.print(
+                f"error/spread {result['error_over_spread']:.2f} (1 is calibrated), coverage "
+                f"{result['coverage']:.2f} (nominal {result['coverage_nominal']:.2f})"
+            )
     console.print(f"{len(jobs)} × {settings.samples} samples in {seconds:.1f} s: {out}/")
     return bad
 

@@ -16,7 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
-NAMES = ("01_ddpm", "02_inverse_problems", "03_torch_and_jax")
+NAMES = ("01_ddpm", "02_inverse_problems", "03_torch_and_jax", "04_calibrated_posteriors")
 
 
 def source_hash(name: str) -> str:
@@ -47,7 +47,7 @@ def execute(name: str, reduced: bool) -> nbformat.NotebookNode:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=NAMES, help="by default all three")
+    parser.add_argument("names", nargs="*", default=NAMES, help="by default all")
     parser.add_argument("--reduced", action="store_true", help="fewer steps and images")
     arguments = parser.parse_args()
     for name in (Path(n).stem for n in arguments.names):

@@ -47,12 +47,12 @@ class PiGDM:
 
     Example:
         >>> import jax, numpy as np, jaxdiff as jd
-        >>> unet, schedule = jd.load("faces64")
-        >>> blur = jd.operators.Blur(np.ones((3, 3)) / 9, (64, 64))
-        >>> y = np.full((64, 64, 3), 0.5)
-        >>> sampler = PiGDM(jd.Denoiser(unet, schedule), blur, y, sigma=10 / 255)
-        >>> jd.sample(sampler, schedule.steps(2), key=jax.random.key(0)).shape
-        (1, 64, 64, 3)
+        >>> prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())
+        >>> blur = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8))
+        >>> y = np.full((8, 8, 1), 0.5)
+        >>> sampler = PiGDM(prior, blur, y, sigma=10 / 255)
+        >>> jd.sample(sampler, prior.schedule.steps(2), key=jax.random.key(0)).shape
+        (1, 8, 8, 1)
     """
 
     denoiser: Any
