@@ -31,19 +31,13 @@ LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm")
 COUNTS = (5, 10, 20, 50, 100, 1000)
 CAMERAS = ("blur:motion:17,1", "downsample:4", "mask:0.3,0", "crop:8@blur:motion:17,1")
 SIGMAS = (5, 10, 20)  # in 255
-COLUMNS = (
-    "camera",
-    "sigma",
-    "sampler",
-    "evaluations",
-    "images",
-    "draws",
-    "psnr_wiener",
-    "psnr_draw",
-    "psnr_mean",
-)
-COLUMNS += ("error_over_spread", "band1", "band2", "band3", "band4", "coverage", "cg_iterations")
-COLUMNS += ("seconds",)
+KEYS = ("camera", "sigma", "sampler", "evaluations", "images", "draws")
+COLUMNS: list[str] = [
+    *KEYS,
+    *("psnr_wiener", "psnr_draw", "psnr_mean"),
+    *("error_over_spread", "band1", "band2", "band3", "band4", "coverage"),
+    *("cg_iterations", "seconds"),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +133,7 @@ def run(out: Path, images: np.ndarray, draws: int, quick: bool) -> Iterator[dict
     if path.exists():
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
-    keys = ("camera", "sigma", "sampler", "evaluations", "images", "draws")
-    done = {tuple(str(row[k]) for k in keys) for row in rows}
+    done = {tuple(str(row[k]) for k in KEYS) for row in rows}
     unet, schedule = jd.load("faces64")
     denoiser, covariance = jd.Denoiser(unet, schedule), jd.SpectralCovariance.load("faces64")
     wanted = {
@@ -162,7 +155,7 @@ def run(out: Path, images: np.ndarray, draws: int, quick: bool) -> Iterator[dict
 
         replace_file(path, write)
     with open(path, newline="") as file:
-        found = {tuple(row[k] for k in keys): row for row in csv.DictReader(file)}
+        found = {tuple(row[k] for k in KEYS): row for row in csv.DictReader(file)}
     yield from (found[key] for key in wanted)
 
 

@@ -155,8 +155,13 @@ def evaluate(
         ),
     ] = None,
     samplers: Annotated[
-        str, typer.Option(help=f"Of {', '.join(NAMES)}, with commas between.")
-    ] = ",".join(NAMES),
+        str | None,
+        typer.Option(
+            help=f"Of {', '.join(NAMES)}, with commas between.  [default: all; spectral where the "
+            "prior has been calibrated]",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[str, typer.Option(help="Network evaluations, with commas between.")] = (
         "20,50,100"
     ),
@@ -185,17 +190,25 @@ def evaluate(
     if source is not None and not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder of images")
     cache_compiled_programs()
-    names = [name.strip() for name in samplers.split(",")]
+    names = [name.strip() for name in (samplers or ",".join(NAMES)).split(",")]
     unet, schedule = jd.load(model)
     size = unet.config.size
     if size is None or size[0] != size[1]:
         raise ValueError(f"--model: {model} is not for square images of one size")
+    covariance = None
+    if "spectral" in names:
+        try:
+            covariance = jd.SpectralCovariance.load(model)
+        except FileNotFoundError:
+            if samplers is not None:
+                raise
+            names.remove("spectral")
     rows = run(
         data.course_dataset(source, size[0], seed, fit.value),
         jd.Denoiser(unet, schedule),
         model=model,
         samplers=names,
-        covariance=jd.SpectralCovariance.load(model) if "spectral" in names else None,
+        covariance=covariance,
         steps=counts,
         out=out,
         batch_size=batch_size,

@@ -18,6 +18,18 @@ class DDPM:
     x_{t−1} = √ᾱ_prev·β/(1−ᾱ_t)·x̂₀ + √α·(1−ᾱ_prev)/(1−ᾱ_t)·x_t + σ_t·z, with σ_t by the
     schedule's variance type and 0 at the last step. One network evaluation a step.
 
+    With a `covariance` the x₀ of that transition is a draw of N(x̂₀, Σ) and not its mean, Σ the
+    denoiser's measured error: on a Gaussian prior the samples then have the prior's spread after a
+    few steps, where plain DDPM's are too smooth.
+
+    Args:
+        denoiser: a `Denoiser` or its stand-in.
+        covariance: a stationary one, such as `SpectralCovariance.load("faces64")`.
+
+    Raises:
+        ValueError: for a covariance of other channels or another schedule, or one that is not
+            stationary.
+
     Source: Ho et al. 2020 (arXiv 2006.11239), equations 6 and 7, x̂₀ clipped before the mean as
     in diffusers' DDPMScheduler.
 
@@ -35,6 +47,8 @@ class DDPM:
     def __post_init__(self):
         if self.covariance is not None:
             self.covariance.check(self.denoiser)
+            if not self.covariance.stationary:
+                raise ValueError("covariance: DDPM needs a stationary one, a matrix a frequency")
 
     def step(self, x, c: Steps, z):
         p = predict(self.denoiser, x, c)
