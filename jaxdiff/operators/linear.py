@@ -1,5 +1,6 @@
 """What every linear operator has, and the composition of two."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxdiff.pytree import pytree
 
 
-class Linear:
+class Linear(ABC):
     """A linear map A of images, x [..., H, W, C] → [..., h, w, c], from its call alone.
 
     A subclass is a pytree with `__call__`; the adjoint comes from JAX's transpose, `solve` and
@@ -26,9 +27,9 @@ class Linear:
 
     shape: Any = None  # a class attribute, no field
 
+    @abstractmethod
     def __call__(self, x) -> jax.Array:
         """Ax."""
-        raise NotImplementedError
 
     def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """[..., H, W, C] of the images whose measurements have `shape`."""
@@ -88,7 +89,7 @@ class Compose(Linear):
                 raise TypeError(f"A @ B: expected two operators, got {type(operator).__name__}")
 
     @property
-    def shape(self):  # type: ignore[override]
+    def shape(self) -> tuple[int, int] | None:
         """(H, W) of the images: the inner operator's."""
         return self.inner.shape
 

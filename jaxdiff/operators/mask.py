@@ -43,7 +43,7 @@ class Mask(Linear):
         object.__setattr__(self, "mask", mask[..., None] if mask.ndim == 2 else mask)
 
     @property
-    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+    def shape(self) -> tuple[int, int]:
         """(H, W) of the image."""
         return self.mask.shape[-3:-1]
 

@@ -91,13 +91,15 @@ class GaussianMixture:
 
     def _given(self, x_t, a):
         """The mean [H, W, C] and covariance [D, D] of x₀ given one x_t."""
-        as_array = lambda v: jnp.asarray(v, x_t.dtype)  # noqa: E731
-        means = as_array(self.means).reshape(len(self.means), -1)
-        values, vectors = as_array(self.eigenvalues), as_array(self.eigenvectors)
+        means, weights, values, vectors = (
+            jnp.asarray(v, x_t.dtype)
+            for v in (self.means, self.weights, self.eigenvalues, self.eigenvectors)
+        )
+        means = means.reshape(len(means), -1)
         variance = a * values + 1 - a
         z = jnp.einsum("kde,kd->ke", vectors, x_t.ravel() - jnp.sqrt(a) * means)
         log_density = -0.5 * jnp.sum(z**2 / variance + jnp.log(variance), -1)
-        responsibility = jax.nn.softmax(log_density + jnp.log(as_array(self.weights)))
+        responsibility = jax.nn.softmax(log_density + jnp.log(weights))
         shift = jnp.einsum("kde,ke->kd", vectors, jnp.sqrt(a) * values / variance * z)
         each = means + shift
         mean = responsibility @ each
