@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators import Linear, Stack
+from jaxdiff.pytree import concrete
 
 
 def nonnegative(name: str, value, batch: int | None = None) -> np.ndarray | jax.Array:
@@ -47,10 +48,10 @@ def measurement(y, operator, denoiser):
         )
     if not np.isfinite(np.asarray(y, np.float32)).all():  # numpy: also inside a caller's jit
         raise ValueError("y: holds NaN or infinite values")
-    return operator.project(y) if isinstance(operator, Linear | Stack) else y
+    return operator.project(y) if isinstance(_first(operator), Linear) else y
 
 
-def linear(operator, denoiser) -> None:
+def linear(operator, denoiser, y) -> None:
     """Raises TypeError for no `Linear`, ValueError where A(a + b) or A(2a) say it is not linear."""
     one = _first(operator)
     if not isinstance(one, Linear):
@@ -58,10 +59,9 @@ def linear(operator, denoiser) -> None:
             f"operator: expected a linear one, of jd.operators or a subclass of "
             f"jd.operators.Linear, got {type(one).__name__}"
         )
-    known = getattr(denoiser, "shape", None)
-    if known is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(one)):
+    if not concrete(one):
         return
-    shape = (*(one.shape or known[:2]), known[-1])
+    shape = image_shape(operator, denoiser, y)
     a, b = np.random.default_rng(0).random((2, *shape), np.float32)
     ya, yb = one(a), one(b)
     tolerance = 1e-4 * float(jnp.abs(ya).max() + jnp.abs(yb).max())
@@ -79,7 +79,8 @@ def image_shape(operator, denoiser, y) -> tuple[int, int, int]:
     """[H, W, C] of the images: the size that the operator names, or else the prior's."""
     one, known = _first(operator), getattr(denoiser, "shape", None)
     if known is None:
-        known = one.input_shape(y.shape[-3:]) if isinstance(one, Linear) else y.shape[-3:]
+        out = np.shape(y)[-3:]
+        known = one.input_shape(out) if isinstance(one, Linear) else out
     height, width = one.shape or known[:2]
     return height, width, known[-1]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 from jaxdiff import matrices
 from jaxdiff.checkpoint import find_file, replace_file
 from jaxdiff.platform import jit, over_samples
-from jaxdiff.pytree import pytree
+from jaxdiff.pytree import concrete, pytree
 from jaxdiff.samplers.ddpm import DDPM
 from jaxdiff.sampling import sample
 from jaxdiff.stationary import Stationary
@@ -97,7 +96,7 @@ class SpectralCovariance:
                 "measure its own (jaxdiff calibrate)"
             )
         schedule = getattr(denoiser, "schedule", None)
-        if schedule is None or not _concrete((self, schedule)):
+        if schedule is None or not concrete((self, schedule)):
             return
         known = np.asarray(schedule.alphas_cumprod)
         fits = self.timesteps.max() < len(known) and np.allclose(
@@ -276,7 +275,3 @@ def _between(values, place):
     low = jnp.minimum(jnp.floor(place).astype(int), len(values) - 2)
     part = (place - low).reshape(*place.shape, *[1] * (values.ndim - 1))
     return (1 - part) * values[low] + part * values[low + 1]
-
-
-def _concrete(tree) -> bool:
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.core
 
 T = TypeVar("T", bound=type)
 
@@ -42,6 +43,11 @@ def pytree(cls: T) -> T:
 def replace_leaf(obj: Any, **changes: Any) -> Any:
     """A copy with other leaves, without validation: for use under `jit` and `vmap`."""
     return _bare(type(obj), vars(obj) | changes)
+
+
+def concrete(tree: Any) -> bool:
+    """Whether all leaves are arrays whose values can be checked, and no tracers."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _bare(cls, values):

@@ -310,6 +310,9 @@ def test_the_operator_must_be_linear(name):
             rebuild(operator, y)
     with pytest.raises(ValueError, match="Square is not linear"):
         rebuild(Square(np.float32(2)))
+    batch = np.stack([sampler.y] * 2)
+    fields = {"operator": jd.operators.Stack([halve, halve]), "y": batch}
+    assert jd.DPS(sampler.denoiser, **fields).y is batch, "DPS takes any differentiable operator"
 
 
 def test_bad_covariances():

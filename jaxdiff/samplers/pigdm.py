@@ -65,7 +65,7 @@ class PiGDM:
     def __post_init__(self):
         if self.variance not in ("course", "paper"):
             raise ValueError(f"variance: expected 'course' or 'paper', got {self.variance!r}")
-        linear(self.operator, self.denoiser)
+        linear(self.operator, self.denoiser, self.y)
         object.__setattr__(self, "y", measurement(self.y, self.operator, self.denoiser))
         batch = batch_of(self.y, self.operator, self.denoiser)
         object.__setattr__(self, "sigma", nonnegative("sigma", self.sigma, batch))

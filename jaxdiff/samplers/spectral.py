@@ -68,7 +68,7 @@ class SpectralPosterior:
     draw: bool = static(default=True)
 
     def __post_init__(self):
-        linear(self.operator, self.denoiser)
+        linear(self.operator, self.denoiser, self.y)
         self.covariance.check(self.denoiser)
         object.__setattr__(self, "y", measurement(self.y, self.operator, self.denoiser))
         batch = batch_of(self.y, self.operator, self.denoiser)
