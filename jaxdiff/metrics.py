@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
@@ -13,6 +12,7 @@ import scipy.ndimage
 from jaxdiff.data import to_uint8
 from jaxdiff.operators import Blur
 from jaxdiff.operators.linear import conjugate_gradients
+from jaxdiff.platform import jit
 from jaxdiff.stationary import Stationary
 
 
@@ -193,10 +193,14 @@ def _linear_estimate(y, operator, sigma, shape) -> np.ndarray:
     probe = np.random.default_rng(0).standard_normal((8, *shape)).astype(np.float32)
     left = np.mean([np.square(operator(prior.draw(p))).mean() for p in probe])
     signal = max(float(jnp.square(residual).mean()) - sigma**2, 1e-6) / left
+    prior = Stationary(signal * prior.matrices)
+    return np.clip(mean + np.asarray(_conditioned(operator, prior, residual, sigma**2)), 0, 1)
 
-    def matvec(u):
-        return signal * operator(prior.apply(operator.adjoint(u))) + sigma**2 * u
 
-    u, _ = jax.jit(lambda r: conjugate_gradients(matvec, r))(residual)
-    restored = mean + signal * prior.apply(operator.adjoint(u))
-    return np.clip(np.asarray(restored), 0, 1)
+@jit
+def _conditioned(operator, prior, residual, s2):
+    """SAᵀ(ASAᵀ + σ²I)⁻¹ residual; one program for all images and operators of one shape."""
+    u, _ = conjugate_gradients(
+        lambda u: operator(prior.apply(operator.adjoint(u))) + s2 * u, residual
+    )
+    return prior.apply(operator.adjoint(u))
