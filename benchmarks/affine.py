@@ -5,8 +5,10 @@ frequency, so that the law of its result is known: a mean and a variance, to com
 posterior's. y is the measurement less A(1/2), the transform orthonormal.
 """
 
+import operator
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 import jaxdiff as jd
@@ -66,7 +68,7 @@ def law(sampler: str, problem: Problem, steps: jd.Steps):
 
 def row(steps: jd.Steps, i: int) -> jd.Steps:
     """The coefficients of step i."""
-    return type(steps)(**{name: value[i] for name, value in vars(steps).items()})
+    return jax.tree.map(operator.itemgetter(i), steps)
 
 
 def compare(sampler: str, problem: Problem, steps: jd.Steps) -> dict[str, float]:

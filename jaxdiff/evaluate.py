@@ -86,7 +86,7 @@ def evaluate(
                     name, coefficients[count], denoiser, covariance, key, measurements, batch
                 )
                 rows |= {(name, count, row["image"]): row for row in scored}
-                _write(out / "results.csv", _ordered(rows, measurements))
+                write(out / "results.csv", _ordered(rows, measurements))
                 bar.update(count * len(set(batch)))
     every = _ordered(rows, measurements)  # also of earlier grids, as in results.csv
     replace_file(out / "results.md", lambda p: Path(p).write_text(markdown(every)))
@@ -168,14 +168,16 @@ def _ordered(rows: dict[tuple, Row], measurements: list[Measurement]) -> list[Ro
     )
 
 
-def _write(path: Path, rows: list[Row]) -> None:
-    def write(temporary):
+def write(path: Path, rows: list[Row]) -> None:
+    """Replace a CSV by one with these rows, whose columns are the first one's."""
+
+    def fill(temporary):
         with open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
-    replace_file(path, write)
+    replace_file(path, fill)
 
 
 def read(path: str | Path) -> list[Row]:

@@ -94,7 +94,7 @@ def restore_images(
         n=settings.samples,
         batch_size=settings.batch_size,
         progress=console.is_terminal,
-        keep=lambda x, info: info.get("cg_converged", True),
+        keep=_converged,
     )
     samples = np.asarray(samples)
     if not np.all(converged):
@@ -126,14 +126,19 @@ def restore_images(
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     replace_file(out / "metrics.json", lambda p: Path(p).write_text(text))
     console.print(_table(results, settings))
-    for result in results.values():
-        if len(results) == 1 and "coverage" in result:
-            console.print(
-                f"error/spread {result['error_over_spread']:.2f} (1 is calibrated), coverage "
-                f"{result['coverage']:.2f} (nominal {result['coverage_nominal']:.2f})"
-            )
+    first = results[jobs[0].name]
+    if len(jobs) == 1 and "coverage" in first:
+        console.print(
+            f"error/spread {first['error_over_spread']:.2f} (1 is calibrated), coverage "
+            f"{first['coverage']:.2f} (nominal {first['coverage_nominal']:.2f})"
+        )
     console.print(f"{len(jobs)} × {settings.samples} samples in {seconds:.1f} s: {out}/")
     return bad
+
+
+def _converged(x, info):
+    """For `keep=`, which is static: one function, and the program of one call serves the next."""
+    return info.get("cg_converged", True)
 
 
 def _choose_sampler(settings: Settings) -> tuple[str, Any]:
