@@ -10,9 +10,10 @@ from jaxdiff.pytree import pytree
 
 
 class Linear(ABC):
-    """A linear map A of images, x [..., H, W, C] → [..., h, w, c], from its call alone.
+    """A linear map A of images, x [..., H, W, C] → [..., h, w, c], from little more than its call.
 
-    A subclass is a pytree with `__call__`; the adjoint comes from JAX's transpose, `solve` and
+    A subclass is a pytree with `__call__` and, where a measurement's shape does not give the
+    image's, `shape` or `input_shape`; the adjoint comes from JAX's transpose, `solve` and
     `pinv` from conjugate gradients. Operators with closed forms override them. `shape` is the
     (H, W) of the images where the operator knows it, and None where it takes any.
 

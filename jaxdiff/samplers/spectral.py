@@ -30,7 +30,8 @@ class SpectralPosterior:
       x₀ = x₀' + ΣBᵀ(BΣBᵀ + σ²I)⁻¹(y − y') by conjugate gradients: FFTs and no network.
 
     Exact on a stationary Gaussian prior with its own covariance, at any number of steps with
-    `spacing="trailing"`. A step costs a DDPM step.
+    `spacing="trailing"`. On faces64 a step costs 1.02 DDPM steps for a blur, and 1.5 for a mask,
+    whose conjugate gradients take 50 iterations.
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
