@@ -183,7 +183,7 @@ def _read_jobs(source, settings: Settings, operator, shape, output):
 
 def _job(name, image, settings: Settings, operator, index) -> Job:
     if not settings.degrade:
-        return Job(name, image, None)
+        return Job(name, np.asarray(operator.project(image)), None)
     y = np.asarray(operator(image))
     noise = np.random.default_rng([settings.seed, index]).standard_normal(y.shape)
     y = np.asarray(operator.project(y + settings.sigma * noise))

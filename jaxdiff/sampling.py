@@ -80,17 +80,17 @@ def sample(
         ((2, 64, 64, 3), (3, 2, 64, 64, 3))
     """
     dtype = jnp.dtype(getattr(sampler.denoiser, "dtype", jax.dtypes.canonicalize_dtype(float)))
-    whole, (sampler, own, lead) = sampler, _split(sampler)
+    noise = None if noise is None else jnp.asarray(noise, dtype)
+    shape, draws_more = _image_shape(sampler, noise), getattr(sampler, "draws_more", False)
+    sampler, own, lead = _split(sampler)
     total_steps = len(steps)
     if noise is not None:
-        noise = jnp.asarray(noise, dtype)
         n = noise.shape[len(lead) + 1] if noise.ndim > len(lead) + 1 else n
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"n: expected a positive integer, got {n!r}")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected a positive integer, got {batch_size}")
     lead = (*lead, int(n))
-    shape = _image_shape(whole, noise)
     if noise is not None and noise.shape != (total_steps + 1, *lead, *shape):
         raise ValueError(
             f"noise: expected [T + 1, ...] = {[total_steps + 1, *lead, *shape]}, "
@@ -101,7 +101,7 @@ def sample(
     keys = None
     if noise is not None:
         noise = jnp.moveaxis(noise.reshape(total_steps + 1, total, *shape), 0, 1)
-    if key is None and (noise is None or getattr(whole, "draws_more", False)):
+    if key is None and (noise is None or draws_more):
         also = ", or the noise itself" if noise is None else ": this sampler draws more than noise="
         raise ValueError(f"key: pass jax.random.key(seed){also}")
     if key is not None:
