@@ -111,7 +111,7 @@ def test_calibrate(run, tmp_path, tiny):
     assert run("convert", tiny, "model")[0] == 0
     code, _, err = run("restore", "--model", "model", "--sampler", "spectral")
     assert code == 2 and "jaxdiff calibrate" in err
-    folder = Path(data.__file__).parent / "assets/faces"
+    folder = Path(jd.__file__).parent / "assets/faces"
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         code, out, err = run("calibrate", "model", folder, "--n", 2, "--levels", 3)

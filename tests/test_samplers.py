@@ -329,7 +329,7 @@ def test_bad_covariances():
     with pytest.raises(ValueError, match="table"):
         rebuild(table=COVARIANCE.table[0])
     with pytest.raises(FileNotFoundError, match="jaxdiff calibrate"):
-        jd.SpectralCovariance.load(jd.data.__file__.rpartition("/")[0])
+        jd.SpectralCovariance.load(jd.__file__.rpartition("/")[0])
 
 
 def test_more_draws_need_a_key(steps):

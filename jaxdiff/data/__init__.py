@@ -1,0 +1,32 @@
+"""Images, kernels, and the course's data set of both."""
+
+from jaxdiff.data.dataset import Dataset, Measurement, course_dataset
+from jaxdiff.data.images import (
+    example,
+    faces,
+    fit,
+    list_images,
+    load_images,
+    read_image,
+    to_uint8,
+    write_image,
+)
+from jaxdiff.data.kernels import gaussian_kernel, load_kernel, load_kernels, motion_kernel
+
+__all__ = [
+    "Dataset",
+    "Measurement",
+    "course_dataset",
+    "example",
+    "faces",
+    "fit",
+    "gaussian_kernel",
+    "list_images",
+    "load_images",
+    "load_kernel",
+    "load_kernels",
+    "motion_kernel",
+    "read_image",
+    "to_uint8",
+    "write_image",
+]

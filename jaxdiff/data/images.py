@@ -1,0 +1,171 @@
+"""Images: read, written, and fitted to a prior's size."""
+
+import io
+import itertools
+import zipfile
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def example(size: int = 64) -> np.ndarray:
+    """The bundled portrait, [size, size, 3] float32 in [0, 1], size at most 256.
+
+    Astronaut Eileen Collins, NASA, public domain.
+
+    Example:
+        >>> example().shape
+        (64, 64, 3)
+    """
+    path = Path(str(files("jaxdiff"))) / "assets" / "astronaut.png"
+    return fit(read_image(path), (size, size), "resize")
+
+
+def faces() -> dict[str, np.ndarray]:
+    """Eight bundled photographs that the bundled prior was not trained on, by name.
+
+    Each [64, 64, 3] float32 in [0, 1]: the first eight of the prior's validation set. FairFace
+    (Kärkkäinen & Joo, WACV 2021), CC BY 4.0.
+
+    Example:
+        >>> len(faces()), faces()["0"].shape
+        (8, (64, 64, 3))
+    """
+    folder = Path(str(files("jaxdiff"))) / "assets" / "faces"
+    return {path.stem: read_image(path) for path in list_images(folder)}
+
+
+def read_image(path: str | Path | io.BytesIO, channels: int | None = 3) -> np.ndarray:
+    """An image file as [H, W, channels] float32 in [0, 1]; None takes as many as it has.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: for a file that can't be read as an image, or has other channels.
+    """
+    try:
+        with Image.open(path) as image:
+            # A palette is a way of storing colours, not another number of channels.
+            image = image.convert("RGB") if image.mode == "P" else image
+            bands = len(image.getbands())
+            if channels is not None and bands != channels:
+                raise ValueError(
+                    f"{path}: has {bands} channels ({image.mode}), the prior has {channels}: "
+                    f"convert it to {'RGB' if channels == 3 else 'greyscale'} first"
+                )
+            array = np.asarray(image)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as e:
+        raise ValueError(f"{path}: can't be read as an image, save it again ({e})") from e
+    if array.dtype != np.uint8:
+        raise ValueError(f"{path}: has {array.dtype} pixels, expected 8 bits a channel")
+    return (array.reshape(*array.shape[:2], bands) / 255).astype(np.float32)
+
+
+def write_image(path: str | Path, image) -> None:
+    """Save an image [H, W, 3] or [H, W, 1] in [0, 1] as PNG."""
+    array = to_uint8(image)
+    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(path, format="PNG")
+
+
+def to_uint8(image) -> np.ndarray:
+    """[0, 1] → 0–255, rounded; what is 8 bits already is left alone."""
+    if np.asarray(image).dtype == np.uint8:
+        return np.asarray(image)
+    return np.round(np.clip(np.asarray(image), 0, 1) * 255).astype(np.uint8)
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The image files of a folder, sorted by name.
+
+    Raises:
+        ValueError: where there are none.
+    """
+    return _images(folder, Path(folder).iterdir())
+
+
+def find_images(root: str | Path) -> list[Path]:
+    """The image files of a folder and of those below it, sorted by path; raises as `list_images`."""
+    return _images(root, Path(root).rglob("*"))
+
+
+def _images(source, paths: Iterable[Path]) -> list[Path]:
+    found = sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not found:
+        raise ValueError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def load_images(
+    source: str | Path, size: tuple[int, int], how: str | None = "resize", n: int | None = None
+) -> np.ndarray:
+    """The first n images of a folder, or of a packed .npz, as [N, H, W, 3] float32 in [0, 1].
+
+    Args:
+        source: a folder, searched with the folders below it, in order of names; or an .npz that
+            holds JPEG or PNG bytes end to end in `train_bytes`, image i from `train_offsets[i]` to
+            `train_offsets[i + 1]`.
+        size, how: images of another size are brought to (height, width) as `fit` says.
+
+    Raises:
+        FileNotFoundError; ValueError: for a source without images, or one that can't be read.
+
+    Example:
+        >>> folder = Path(str(files("jaxdiff"))) / "assets" / "faces"
+        >>> load_images(folder, (64, 64), n=3).shape
+        (3, 64, 64, 3)
+    """
+    source = Path(source)
+    if source.is_dir():
+        images = [fit(read_image(path), size, how) for path in find_images(source)[:n]]
+    elif source.is_file():
+        try:
+            with np.load(source, allow_pickle=False) as file:
+                packed, offsets = file["train_bytes"].tobytes(), file["train_offsets"]
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
+            raise ValueError(
+                f"{source}: expected an .npz with train_bytes and train_offsets"
+            ) from e
+        spans = itertools.islice(itertools.pairwise(offsets), n)
+        images = [fit(read_image(io.BytesIO(packed[a:b])), size, how) for a, b in spans]
+    else:
+        raise FileNotFoundError(f"{source}: no such folder or .npz of images")
+    if not images:
+        raise ValueError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    return np.stack(images)
+
+
+def fit(image: np.ndarray, size: tuple[int, int], how: str | None) -> np.ndarray:
+    """Bring an image [H, W, C] to `size` (height, width), if it is not, the way that was chosen.
+
+    Args:
+        how: "resize" scales it to cover the size and cuts what stands out on two sides; "crop"
+            takes the middle; None admits no other size.
+
+    Raises:
+        ValueError: for another size and no choice, or a crop from a smaller image.
+
+    Example:
+        >>> fit(np.zeros((100, 80, 3), np.float32), (64, 64), "crop").shape
+        (64, 64, 3)
+    """
+    h, w = image.shape[:2]
+    if (h, w) == tuple(size):
+        return image
+    if how == "resize":
+        channels = [
+            ImageOps.fit(Image.fromarray(c), (size[1], size[0]), Image.Resampling.LANCZOS)
+            for c in np.moveaxis(image, -1, 0)
+        ]
+        return np.clip(np.stack([np.asarray(c) for c in channels], -1), 0, 1)
+    if how == "crop" and h >= size[0] and w >= size[1]:
+        top, left = (h - size[0]) // 2, (w - size[1]) // 2
+        return image[top : top + size[0], left : left + size[1]]
+    if how == "crop":
+        raise ValueError(f"is {h}×{w}, too small to crop {size[0]}×{size[1]} from: resize it")
+    raise ValueError(f"is {h}×{w}, the prior's images are {size[0]}×{size[1]}: resize or crop it")
