@@ -1,19 +1,17 @@
 """The command line: `jaxdiff restore`, `evaluate`, `sample`, `calibrate` and `convert`."""
 
-import os
 import sys
-import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 
 import jaxdiff as jd
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.samplers.named import NAMES
+from jaxdiff.terminal import cache_compiled_programs, console, errors, run_app, writable_parent
 
 app = typer.Typer(
     add_completion=False,
@@ -21,8 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Restore images with a diffusion prior, in JAX.",
 )
-console = Console()
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 class Unconditional(StrEnum):
@@ -298,12 +294,10 @@ def calibrate(
         raise ValueError(f"--out: {out} is a file, name a folder")
     cache_compiled_programs()
     unet, schedule = jd.load(model)
-    known = None
-    if images is not None:
-        if unet.config.size is None:
-            raise ValueError(f"{model} names no sample_size in its config")
-        n = n or 256
-        known = data.load_images(images, unet.config.size, "resize", n)
+    if unet.config.size is None:
+        raise ValueError(f"{model} names no sample_size in its config")
+    n = n or (64 if images is None else 256)
+    known = None if images is None else data.load_images(images, unet.config.size, n=n)
     covariance = jd.SpectralCovariance.estimate(
         jd.Denoiser(unet, schedule),
         known,
@@ -316,11 +310,8 @@ def calibrate(
     figure = plot.error_spectra(covariance)
     picture = written.with_suffix(".png")
     replace_file(picture, lambda p: figure.savefig(p, dpi=110, format="png"))
-    source = "samples" if known is None else f"images of {images}"
-    count = len(known) if known is not None else n or 64
-    console.print(
-        f"{count} {source}, {len(covariance.timesteps)} noise levels: {written}, {picture.name}"
-    )
+    source = f"{n} samples" if known is None else f"{len(known)} images of {images}"
+    console.print(f"{source}, {len(covariance.timesteps)} noise levels: {written}, {picture.name}")
 
 
 @app.command()
@@ -364,44 +355,6 @@ def parse_sigma(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise ValueError(f"--sigma: expected a finite number ≥ 0, got {text}")
     return value
-
-
-def writable_parent(path: Path) -> None:
-    """Raise before any work where `path` could not be written after it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path.parent}: may not be written to")
-
-
-def cache_compiled_programs() -> None:
-    """Keep compiled programs on disk between runs: an application's choice, not the library's."""
-    import jax
-    from platformdirs import user_cache_dir
-
-    # jax.config gets its options at run time, where the type checker does not see them.
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", user_cache_dir("jaxdiff"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def fail(message: object) -> NoReturn:
-    """One line on stderr, exit code 2."""
-    errors.print("[red]error:[/red]", " ".join(str(message).split()), markup=True)
-    raise SystemExit(2)
-
-
-def run_app(app: typer.Typer) -> None:
-    """Run a command line that shows warnings as a line and lets no traceback reach its user."""
-    warnings.showwarning = lambda message, *_: errors.print(f"warning: {message}", markup=False)
-    try:
-        app(standalone_mode=True)
-    except (ValueError, TypeError, OSError) as e:
-        fail(f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.strerror else e)
-    except KeyboardInterrupt:
-        errors.print("stopped")
-        raise SystemExit(130) from None
 
 
 def main() -> None:
