@@ -7,6 +7,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from safetensors.numpy import save_file
 
 from jaxdiff.config import UNet2DConfig
 from jaxdiff.schedule import Schedule
-from jaxdiff.torchfile import check_tensors, read_torch_zip
-from jaxdiff.unet import UNet2D
+from jaxdiff.torchfile import Tensor, check_tensors, read_torch_zip
+from jaxdiff.unet import UNet2D, abstract_unet
 
 BUNDLED = ("faces64",)
 _STEM = "diffusion_pytorch_model"
@@ -46,8 +47,7 @@ _WEIGHTS = (
 _OLD_ATTENTION = re.compile(r"(\.attentions\.\d+)\.(query|key|value|proj_attn)\.")
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
-# A tensor of a file: its shape, and a function that reads it.
-Tensors = dict[str, tuple[tuple[int, ...], Callable[[], np.ndarray]]]
+Tensors = dict[str, Tensor]
 
 
 def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Schedule]:
@@ -87,27 +87,27 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
             f"{source}: no diffusers checkpoint: neither unet/config.json nor config.json is there"
         )
     try:
-        config = UNet2DConfig.from_dict(_read_json(path))
+        config = UNet2DConfig.from_dict(read_json(path))
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from e
     scheduler = find("scheduler/scheduler_config.json") or find("scheduler_config.json")
     if scheduler is None:
         warnings.warn(f"{source}: no scheduler_config.json, using the DDPM defaults", stacklevel=2)
-    schedule = Schedule.from_config({} if scheduler is None else _read_json(scheduler))
+    schedule = Schedule.from_config({} if scheduler is None else read_json(scheduler))
     unet = unet_from_tensors(config, _open_weights(source, find, prefix), dtype)
     return unet, schedule
 
 
 def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNet2D:
     """A UNet2D holding `tensors` (torch's names and layout), one tensor in memory at a time."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: UNet2D(config, rngs=nnx.Rngs(0))))
+    graph, state = nnx.split(abstract_unet(config))
     params = nnx.to_flat_state(state)
     tensors = {_modern_name(name): tensor for name, tensor in tensors.items()}
     expected = {torch_name(path): torch_shape(path, p.shape) for path, p in params}
-    _check_names({name: shape for name, (shape, _) in tensors.items()}, expected)
+    _check_names({name: tensor.shape for name, tensor in tensors.items()}, expected)
 
     def read(path, param):
-        array = from_torch_layout(path, tensors[torch_name(path)][1]())
+        array = from_torch_layout(path, tensors[torch_name(path)].read())
         return (path, param.replace(jnp.asarray(array, dtype)))
 
     return nnx.merge(graph, nnx.from_flat_state([read(path, param) for path, param in params]))
@@ -270,7 +270,8 @@ def _finder(source: str | Path) -> Callable[[str], Path | None]:
     return find
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that holds a JSON object; a ValueError for any other."""
     try:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
@@ -286,7 +287,7 @@ def _open_weights(source, find: Callable[[str], Path | None], prefix: str) -> Te
             continue
         if not name.endswith(".json"):
             return _open_file(path)
-        shards = sorted(set(_read_json(path).get("weight_map", {}).values()))
+        shards = sorted(set(read_json(path).get("weight_map", {}).values()))
         tensors: Tensors = {}
         for shard in shards:
             if "/" in shard or (shard_path := find(prefix + shard)) is None:
@@ -302,40 +303,38 @@ def _open_file(path: Path) -> Tensors:
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
     if importlib.util.find_spec("torch") is not None:
-        arrays = _read_torch(path)
-    else:
-        arrays = read_torch_zip(path)
-    return {name: (array.shape, lambda array=array: array) for name, array in arrays.items()}
+        return _read_torch(path)
+    return read_torch_zip(path)
 
 
 def _open_safetensors(path: Path) -> Tensors:
+    def read(name):  # opened again for each: what is mapped stays in memory until the file closes
+        with safe_open(path, framework="numpy") as file:
+            return file.get_tensor(name)
+
     try:
-        file = safe_open(path, framework="numpy")
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        with safe_open(path, framework="numpy") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except SafetensorError as e:
         raise ValueError(f"{path}: not a whole safetensors file, download it again ({e})") from e
-    return {
-        name: (shape, lambda name=name: file.get_tensor(name)) for name, shape in shapes.items()
-    }
+    return {name: Tensor(shape, partial(read, name)) for name, shape in shapes.items()}
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
+def _read_torch(path: Path) -> Tensors:
     import ml_dtypes
     import torch
 
     try:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files older than torch 1.6 can't be memory-mapped
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch raises many kinds for a damaged or a refused file
         reason = str(e).strip().splitlines()[0]
         raise ValueError(f"{path}: damaged, or holds something besides tensors ({reason})") from e
     check_tensors(path, state, torch.Tensor)
 
-    def view(tensor):
+    def read(name):  # torch's copy goes as ours comes: there are never two of the whole
+        tensor = state.pop(name).detach()
         if tensor.dtype == torch.bfloat16:
-            return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return tensor.detach().numpy()
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
 
-    return {name: view(tensor) for name, tensor in state.items()}
+    return {name: Tensor(tuple(t.shape), partial(read, name)) for name, t in state.items()}

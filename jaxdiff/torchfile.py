@@ -4,7 +4,9 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -23,12 +25,19 @@ _STORAGES = {
 }
 
 
-def read_torch_zip(path: Path) -> dict[str, np.ndarray]:
+class Tensor(NamedTuple):
+    """A tensor of a file: its shape, and a function that reads it."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+def read_torch_zip(path: Path) -> dict[str, Tensor]:
     """The state dictionary in a file that `torch.save` wrote (torch 1.6 or newer).
 
-    The arrays are views of the memory-mapped file: nothing is read before it is used. The
-    unpickler resolves the names of tensors, storages and ordered dictionaries; any other name,
-    and so any code, is refused.
+    Nothing is read before it is used: each tensor's bytes are mapped when it is read and unmapped
+    when its array goes. The unpickler resolves the names of tensors, storages and ordered
+    dictionaries; any other name, and so any code, is refused.
 
     Raises:
         ValueError: for a file that is no such archive, is damaged, or holds anything but tensors.
@@ -60,13 +69,13 @@ def read_torch_zip(path: Path) -> dict[str, np.ndarray]:
         size = infos[name].file_size
         if infos[name].compress_type != zipfile.ZIP_STORED or size < numel * dtype.itemsize:
             raise pickle.UnpicklingError(f"storage {key!r} is compressed or cut short")
-        return raw[offsets[name] : offsets[name] + numel * dtype.itemsize].view(dtype)
+        return _Storage(path, dtype, offsets[name], numel)
 
     try:
         state = _TensorUnpickler(io.BytesIO(content), load_storage).load()
     except Exception as e:  # a damaged pickle can raise nearly anything
         raise ValueError(f"{path}: holds something besides tensors, or is damaged: {e}") from e
-    check_tensors(path, state, np.ndarray)
+    check_tensors(path, state, Tensor)
     return dict(state)
 
 
@@ -94,14 +103,28 @@ def _data_offset(raw, info: zipfile.ZipInfo) -> int:
     return start + 30 + int(header[0]) + int(header[1])
 
 
+class _Storage(NamedTuple):
+    path: Path
+    dtype: np.dtype
+    start: int  # in bytes
+    size: int  # in numbers
+
+
 def _rebuild_tensor(storage, offset, shape, strides, *_):
-    itemsize = storage.dtype.itemsize
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
     if min(strides, default=0) < 0 or offset < 0 or (0 not in shape and last >= storage.size):
         raise pickle.UnpicklingError("a tensor reaches past its storage")
-    return np.lib.stride_tricks.as_strided(
-        storage[offset:], shape, [s * itemsize for s in strides], writeable=False
-    )
+
+    def read():
+        if 0 in shape:
+            return np.zeros(shape, storage.dtype)
+        size = storage.dtype.itemsize
+        start = storage.start + offset * size
+        count = last - offset + 1
+        numbers = np.memmap(storage.path, storage.dtype, "r", start, count)
+        return np.lib.stride_tricks.as_strided(numbers, shape, [s * size for s in strides])
+
+    return Tensor(tuple(shape), read)
 
 
 class _TensorUnpickler(pickle.Unpickler):

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from math import sqrt
+from types import SimpleNamespace
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -177,6 +179,14 @@ def _check_input(x, class_labels, c: UNet2DConfig):
 def _attention(channels, config, rescale=1.0, *, groups, rngs):
     head_dim = config.head_dim(channels)
     return Attention(channels, head_dim, groups, config.norm_eps, rescale, rngs=rngs)
+
+
+def abstract_unet(config: UNet2DConfig) -> UNet2D:
+    """A UNet2D whose leaves are shapes: nothing is drawn, nothing is allocated."""
+    key = jax.random.key(0)
+    # One key for all layers: nnx.Rngs counts its draws, which takes a second to trace.
+    rngs = cast(nnx.Rngs, SimpleNamespace(params=lambda: key))
+    return nnx.eval_shape(lambda: UNet2D(config, rngs=rngs))
 
 
 class DownBlock(nnx.Module):

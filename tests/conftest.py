@@ -42,6 +42,7 @@ def faces64():
 def tiny(tmp_path_factory) -> Path:
     """A checkpoint for 64×64 images that compiles in no time: for what no trained prior is needed."""
     import jaxdiff as jd
+    from jaxdiff.unet import abstract_unet
 
     config = jd.UNet2DConfig(
         sample_size=64,
@@ -52,7 +53,7 @@ def tiny(tmp_path_factory) -> Path:
         layers_per_block=1,
         norm_num_groups=2,
     )
-    graph, shapes = nnx.split(nnx.eval_shape(lambda: jd.UNet2D(config, rngs=nnx.Rngs(0))))
+    graph, shapes = nnx.split(abstract_unet(config))
     rng = np.random.default_rng(0)
     weights = jax.tree.map(lambda w: 0.1 * rng.standard_normal(w.shape).astype("f"), shapes)
     unet = nnx.merge(graph, weights)

@@ -230,8 +230,8 @@ def test_reader_agrees_with_torch(tmp_path):
     ours = read_torch_zip(tmp_path / "a.bin")
     assert ours.keys() == state.keys()
     for name, tensor in state.items():
-        np.testing.assert_array_equal(ours[name], tensor.numpy())
-        assert ours[name].dtype == tensor.numpy().dtype
+        np.testing.assert_array_equal(ours[name].read(), tensor.numpy())
+        assert ours[name].read().dtype == tensor.numpy().dtype
 
 
 def test_reader_checks_bounds(tmp_path):
