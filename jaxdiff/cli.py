@@ -1,4 +1,4 @@
-"""The command line: `jaxdiff restore`, `evaluate`, `sample`, `calibrate` and `convert`."""
+"""The command line: `jaxdiff restore`, `evaluate`, `sample`, `calibrate`, `train` and `convert`."""
 
 import sys
 from enum import StrEnum
@@ -9,7 +9,7 @@ import typer
 from rich.markdown import Markdown
 
 import jaxdiff as jd
-from jaxdiff.checkpoint import replace_file
+from jaxdiff.checkpoint import read_json, replace_file
 from jaxdiff.samplers.named import NAMES
 from jaxdiff.terminal import cache_compiled_programs, console, errors, run_app, writable_parent
 
@@ -312,6 +312,93 @@ def calibrate(
     replace_file(picture, lambda p: figure.savefig(p, dpi=110, format="png"))
     source = f"{n} samples" if known is None else f"{len(known)} images of {images}"
     console.print(f"{source}, {len(covariance.timesteps)} noise levels: {written}, {picture.name}")
+
+
+@app.command()
+def train(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGES",
+            help="A folder of images, an .npz of packed images, or a Hugging Face image data set "
+            "on disk.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write; a run that is there goes on.")],
+    size: Annotated[int, typer.Option(help="Of the images, in pixels.", min=8)] = 64,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="The network: small, or a config.json of diffusers' UNet2DModel.  [default: small, or "
+            "that of --init]",
+            show_default=False,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="A checkpoint to start from.", show_default="random weights")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = 50_000,
+    batch_size: Annotated[int, typer.Option(help="Images an update.", min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Its highest.")] = 3e-4,
+    ema: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9995,
+    half_size: Annotated[
+        float, typer.Option(help="The first part of the steps, at half the size.")
+    ] = 0.3,
+    flip: Annotated[bool, typer.Option(help="Mirror half of the images.")] = True,
+    seed: SeedOption = 0,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 1000,
+    sample_every: Annotated[int, typer.Option(help="Steps between sample grids.", min=1)] = 5000,
+    licence: Annotated[
+        str, typer.Option(help='Of the images, for the model card: "CC-BY-4.0: FairFace, ...".')
+    ] = "",
+    devices: Annotated[
+        int | None, typer.Option(help="Share each batch.", show_default="all", min=1)
+    ] = None,
+) -> None:
+    """Train a prior on images of your own.
+
+    Writes OUT/model, a folder for jaxdiff and diffusers with a model card, OUT/log.csv, and
+    OUT/checkpoints. Stopped at any moment, the same command goes on from the last checkpoint.
+    """
+    import shlex
+
+    from jaxdiff.train import CONFIGS, Settings
+    from jaxdiff.train import train as run
+
+    settings = Settings(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        ema=ema,
+        half_size=half_size,
+        flip=flip,
+        seed=seed,
+    )
+    if config is None and init is not None:
+        described = jd.load(init)[0].config.to_dict()
+    elif (config or "small") in CONFIGS:
+        described = CONFIGS[config or "small"]
+    elif config is not None and Path(config).is_file():
+        described = read_json(Path(config))
+    else:
+        raise FileNotFoundError(
+            f"--config: expected {', '.join(CONFIGS)} or a file, got {config!r}"
+        )
+    cache_compiled_programs()
+    model = run(
+        source,
+        out,
+        jd.UNet2DConfig.from_dict(described | {"sample_size": size}),
+        settings,
+        init=init,
+        devices=devices,
+        save_every=save_every,
+        sample_every=sample_every,
+        licence=licence,
+        command=shlex.join(["jaxdiff", *sys.argv[1:]]),
+        progress=sys.stderr.isatty(),
+    )
+    console.print(f"{model}, {out}/log.csv")
 
 
 @app.command()

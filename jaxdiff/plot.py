@@ -145,6 +145,23 @@ def error_spectra(covariance) -> Figure:
     return figure
 
 
+def training(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Training and validation loss against steps.
+
+    Args:
+        rows: of a run's log.csv.
+    """
+    figure, (axis,) = _figure(1, 1, 6.0, 3.5)
+    axis.plot([r["step"] for r in rows], [r["loss"] for r in rows], linewidth=0.7, label="training")
+    held = [(r["step"], r["validation_loss"]) for r in rows if r["validation_loss"] != ""]
+    axis.plot(*zip(*held), marker="o", markersize=3, label="validation, averaged weights")
+    axis.set_yscale("log")
+    axis.set_xlabel("step")
+    axis.set_ylabel("mean squared error of ε̂")
+    axis.legend(fontsize=8)
+    return figure
+
+
 def evaluations(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Mean PSNR and SSIM with standard errors against network evaluations, a line a sampler.
 

@@ -102,7 +102,11 @@ def _images(source, paths: Iterable[Path]) -> list[Path]:
 
 
 def load_images(
-    source: str | Path, size: tuple[int, int], how: str | None = "resize", n: int | None = None
+    source: str | Path,
+    size: tuple[int, int],
+    how: str | None = "resize",
+    n: int | None = None,
+    split: str = "train",
 ) -> np.ndarray:
     """The first n images of a folder, or of a packed .npz, as [N, H, W, 3] float32 in [0, 1].
 
@@ -111,6 +115,7 @@ def load_images(
             holds JPEG or PNG bytes end to end in `train_bytes`, image i from `train_offsets[i]` to
             `train_offsets[i + 1]`.
         size, how: images of another size are brought to (height, width) as `fit` says.
+        split: of an .npz: "val" takes `val_bytes` and `val_offsets` instead.
 
     Raises:
         FileNotFoundError; ValueError: for a source without images, or one that can't be read.
@@ -124,20 +129,29 @@ def load_images(
     if source.is_dir():
         images = [fit(read_image(path), size, how) for path in find_images(source)[:n]]
     elif source.is_file():
-        try:
-            with np.load(source, allow_pickle=False) as file:
-                packed, offsets = file["train_bytes"].tobytes(), file["train_offsets"]
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
-            raise ValueError(
-                f"{source}: expected an .npz with train_bytes and train_offsets"
-            ) from e
-        spans = itertools.islice(itertools.pairwise(offsets), n)
-        images = [fit(read_image(io.BytesIO(packed[a:b])), size, how) for a, b in spans]
+        files = itertools.islice(packed_files(source, split), n)
+        images = [fit(read_image(io.BytesIO(content)), size, how) for content in files]
     else:
         raise FileNotFoundError(f"{source}: no such folder or .npz of images")
     if not images:
         raise ValueError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
     return np.stack(images)
+
+
+def packed_files(source: Path, split: str) -> list[bytes]:
+    """The image files of a split of a packed .npz.
+
+    Raises:
+        ValueError: where it is none, or has no such split.
+    """
+    try:
+        with np.load(source, allow_pickle=False) as file:
+            packed, offsets = file[f"{split}_bytes"].tobytes(), file[f"{split}_offsets"]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
+        raise ValueError(
+            f"{source}: expected an .npz with {split}_bytes and {split}_offsets"
+        ) from e
+    return [packed[a:b] for a, b in itertools.pairwise(offsets)]
 
 
 def fit(image: np.ndarray, size: tuple[int, int], how: str | None) -> np.ndarray:

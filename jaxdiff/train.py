@@ -1,0 +1,407 @@
+"""Train a prior: images → a folder that jaxdiff and diffusers load."""
+
+import csv
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from tqdm.auto import tqdm
+
+import jaxdiff as jd
+from jaxdiff import plot
+from jaxdiff.checkpoint import replace_file
+from jaxdiff.data.images import write_image
+from jaxdiff.data.pixels import Pixels, prepare
+from jaxdiff.evaluate import write
+from jaxdiff.platform import jit, training_dtype
+from jaxdiff.pytree import pytree
+
+CONFIGS = {
+    # 4.3 million parameters, the bundled prior's: attention at a quarter of the size and below
+    "small": {
+        "sample_size": 64,
+        "block_out_channels": (32, 64, 128, 128),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        "attention_head_dim": None,
+        "downsample_padding": 0,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "norm_eps": 1e-6,
+        "norm_num_groups": 16,
+    }
+}
+
+
+COLUMNS = ("step", "loss", "validation_loss", "images_per_second")
+LOG_EVERY = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run is made of, besides its images and its network."""
+
+    steps: int = 50_000
+    batch_size: int = 32
+    learning_rate: float = 3e-4
+    warmup: int = 500
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.9995
+    half_size: float = 0.3
+    flip: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)}")
+        for name in ("ema", "half_size"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
+
+
+@functools.cache  # one object for the same settings: another one would compile another update
+def adamw(settings: Settings) -> optax.GradientTransformation:
+    """AdamW, clipped gradients, warm-up, cosine decay to a hundredth."""
+    rate = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=settings.learning_rate,
+        warmup_steps=min(settings.warmup, settings.steps // 10),
+        decay_steps=settings.steps,
+        end_value=settings.learning_rate / 100,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip),
+        optax.adamw(rate, weight_decay=settings.weight_decay),
+    )
+
+
+@pytree
+class State:
+    """All that a run goes on from."""
+
+    step: Any
+    params: Any
+    ema: Any
+    optimizer: Any
+
+
+def noise_loss(unet, alphas_cumprod, x0, t, eps) -> jax.Array:
+    """‖ε̂(√ᾱ_t·x₀ + √(1−ᾱ_t)·ε, t) − ε‖² averaged over pixels: [n].
+
+    x0, eps: [n, H, W, C], x0 in [-1, 1]; t: [n]. Source: Ho et al. 2020 (arXiv 2006.11239), eq. 14.
+    """
+    alpha = alphas_cumprod[t][:, None, None, None]
+    x_t = jnp.sqrt(alpha) * x0 + jnp.sqrt(1 - alpha) * eps
+    error = unet(x_t.astype(unet.dtype), t).astype(jnp.float32) - eps
+    return jnp.mean(error**2, (1, 2, 3))
+
+
+def validation_loss(
+    denoiser: jd.Denoiser, images, *, levels: int = 1, batch_size: int = 50
+) -> float:
+    """Mean squared error of ε̂ over images [N, H, W, C] uint8, at fixed timesteps and noise.
+
+    Image i is noised to `levels` timesteps. All of them together are spread evenly over the
+    schedule, so that two checkpoints are compared at the same points. The noise is that of
+    `jax.random.key(0)`, image and level.
+
+    Example:
+        >>> denoiser = jd.Denoiser(*jd.load("faces64"))
+        >>> images = np.stack(list(jd.data.faces().values())) * 255
+        >>> 0 < validation_loss(denoiser, images.astype(np.uint8)) < 0.1
+        True
+    """
+    n, T = len(images), denoiser.schedule.num_train_timesteps
+    spread = (np.random.default_rng(0).permutation(n * levels) + 0.5) / (n * levels)
+    timesteps = np.floor(spread * T).astype(np.int32)
+    which = np.repeat(np.arange(n), levels)
+    losses = []
+    for start in range(0, n * levels, batch_size):
+        some = slice(start, start + batch_size)
+        losses.append(
+            _losses(denoiser, images[which[some]], timesteps[some], np.arange(n * levels)[some])
+        )
+    return float(np.concatenate(losses).mean())
+
+
+def _losses_of(denoiser, pixels, t, numbers):
+    x0 = _network_units(pixels)
+    draw = lambda i: jax.random.normal(jax.random.fold_in(jax.random.key(0), i), x0.shape[1:])  # noqa: E731
+    alphas = jnp.asarray(denoiser.schedule.alphas_cumprod, jnp.float32)
+    return noise_loss(denoiser.unet, alphas, x0, t, jax.vmap(draw)(numbers))
+
+
+_losses = jit(_losses_of)
+
+
+def _network_units(pixels):
+    return jnp.asarray(pixels).astype(jnp.float32) / 127.5 - 1
+
+
+def halve(images):
+    """Means of 2×2 pixels: [n, H, W, C] → [n, H/2, W/2, C]."""
+    n, h, w, c = images.shape
+    return images.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def update(graph, optimizer, ema, seed, alphas_cumprod, state: State, pixels, small: bool):
+    """One step of training: the state after it, and the loss."""
+    x0 = _network_units(pixels)
+    x0 = halve(x0) if small else x0
+    n = len(x0)
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    of_t, of_eps = jax.random.split(key)
+    # One draw for all, spread evenly: the loss varies less than with one each (Kingma et al. 2021,
+    # arXiv 2107.00630, I.1).
+    spread = (jax.random.uniform(of_t) + jnp.arange(n) / n) % 1
+    t = (spread * len(alphas_cumprod)).astype(jnp.int32)
+    eps = jax.random.normal(of_eps, x0.shape)
+
+    def loss(params):
+        compute = jax.tree.map(lambda p: p.astype(training_dtype()), params)
+        return noise_loss(nnx.merge(graph, compute), alphas_cumprod, x0, t, eps).mean()
+
+    value, gradient = jax.value_and_grad(loss)(state.params)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # While few steps are made, an average over the last few: of Adam's start nothing stays.
+    decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+    average = optax.incremental_update(params, state.ema, 1 - decay)
+    return State(state.step + 1, params, average, optimizer_state), value
+
+
+_update = jit(update, static=("graph", "optimizer", "small"), donate=("state",))
+
+
+def train(
+    source: str | Path,
+    out: str | Path,
+    config: jd.UNet2DConfig,
+    settings: Settings = Settings(),
+    *,
+    init: str | None = None,
+    devices: int | None = None,
+    save_every: int = 1000,
+    sample_every: int = 5000,
+    licence: str = "",
+    command: str = "",
+    progress: bool = False,
+) -> Path:
+    """Train a UNet2D to predict ε, from images to a diffusers folder.
+
+    Adam on `noise_loss` over random images, mirrored half of the time, timesteps and noise, with
+    an exponential moving average of the weights (EMA), which is what is kept. The first
+    `settings.half_size` of the steps see the images at half the size, at a fourth of the cost. Weights
+    and moments are float32; the network computes in `platform.training_dtype()`.
+
+    A step's images, timesteps and noise are functions of the seed and the step's number: a run
+    that was stopped, by Ctrl-C or a SIGKILL, goes on from the last checkpoint and ends with the
+    same weights, on one device to the bit.
+
+    Args:
+        source: images, as `jaxdiff.data.pixels.prepare` takes them.
+        out: receives model/ (the diffusers folder of the EMA, with a model card, a sample grid and
+            the loss plot, after every checkpoint), log.csv, checkpoints/, pixels/, settings.json.
+        config: of the network; `sample_size` is the size of the images.
+        settings: steps, batch size, learning rate, ...
+        init: a checkpoint for `jd.load` of the same config to start from; by default random.
+        devices: how many of `jax.devices()` share each batch; all by default.
+        save_every, sample_every: steps between checkpoints, and between sample grids.
+        licence, command: stand in the model card: the licence of the images, and how to repeat it.
+        progress: show bars.
+
+    Returns:
+        out/model, for `jd.load`.
+
+    Raises:
+        ValueError: for images that are too few, an `out` of other settings, a config that can't
+            be trained, a batch that the devices don't divide. OSError: for a full disk.
+    """
+    out = Path(out)
+    if config.size is None or config.size[0] != config.size[1] or config.size[0] % 2:
+        raise ValueError(f"sample_size: expected an even size of square images, got {config.size}")
+    if config.dropout or config.class_embed_type or config.num_class_embeds:
+        raise ValueError("config: training has neither dropout nor classes: leave them out")
+    if config.in_channels != config.out_channels:
+        raise ValueError("out_channels: training predicts ε, expected as many as in_channels")
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))
+    if settings.batch_size % mesh.size:
+        raise ValueError(f"batch_size: {settings.batch_size} is no multiple of {mesh.size} devices")
+    spread, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
+    described = {"source": str(source), "init": init, "config": config.to_dict()}
+    _same_run(out, described | dataclasses.asdict(settings))
+    pixels = prepare(source, out / "pixels", config.size[0], config.in_channels, progress=progress)
+
+    unet, schedule = _start(config, settings.seed, init)
+    graph, params = nnx.split(unet)
+    optimizer = adamw(settings)
+    state = State(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
+    state = jax.device_put(jax.tree.map(jnp.copy, state), whole)
+    alphas_cumprod = jnp.asarray(schedule.alphas_cumprod, jnp.float32)
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    rows: list[dict[str, Any]] = []
+    bar = tqdm(total=settings.steps, unit="step", disable=not progress)
+    with ocp.CheckpointManager((out / "checkpoints").absolute(), options=options) as manager, bar:
+        if manager.latest_step() is not None:
+            state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
+            rows = [r for r in _read(out / "log.csv") if r["step"] <= int(state.step)]
+            bar.update(int(state.step))
+
+        def save(sample: bool) -> None:
+            """The checkpoint, then what is made of it."""
+            manager.save(int(state.step), args=ocp.args.StandardSave(state))
+            denoiser = jd.Denoiser(nnx.merge(graph, state.ema), schedule)
+            if rows:
+                rows[-1]["validation_loss"] = validation_loss(denoiser, pixels.validation)
+            if jax.process_index() == 0:
+                card = model_card(described, settings, pixels, rows, licence, command)
+                export(out, denoiser, rows, card, sample)
+
+        losses, started = [], time.perf_counter()
+        try:
+            for step, batch in _batches(pixels, settings, int(state.step), spread):
+                small = step < settings.half_size * settings.steps
+                state, loss = _update(
+                    graph,
+                    optimizer,
+                    settings.ema,
+                    settings.seed,
+                    alphas_cumprod,
+                    state,
+                    batch,
+                    small,
+                )
+                losses.append(loss)
+                bar.update()
+                done, last = step + 1, step + 1 == settings.steps
+                if done % LOG_EVERY == 0 or done % save_every == 0 or last:
+                    mean = float(jnp.stack(losses).mean())
+                    speed = len(losses) * settings.batch_size / (time.perf_counter() - started)
+                    rows.append(dict(zip(COLUMNS, (done, mean, "", speed))))
+                    bar.set_postfix_str(f"loss {mean:.4f}, {speed:.1f} images/s")
+                    losses, started = [], time.perf_counter()
+                if done % save_every == 0 or last:
+                    save(sample=done % sample_every == 0 or last)
+                    started = time.perf_counter()
+        except KeyboardInterrupt:
+            if int(state.step) not in manager.all_steps():
+                save(sample=False)
+            raise
+    return out / "model"
+
+
+def _start(config, seed: int, init: str | None) -> tuple[jd.UNet2D, jd.Schedule]:
+    if init is None:
+        return jd.UNet2D(config, rngs=nnx.Rngs(seed)), jd.Schedule.from_config()
+    unet, schedule = jd.load(init)
+    if unet.config.to_dict() != config.to_dict():
+        raise ValueError(f"init: {init} has another config: leave --config out to take its own")
+    if schedule.config.prediction_type != "epsilon":
+        raise ValueError(f"init: {init} predicts {schedule.config.prediction_type}, not epsilon")
+    return unet, schedule
+
+
+def _same_run(out: Path, settings: dict[str, Any]) -> None:
+    """Write settings.json, or see that the run which is there already has the same."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: name a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "settings.json"
+    settings = json.loads(json.dumps(settings))
+    if path.exists():
+        found = json.loads(path.read_text())
+        differ = [k for k in settings if found.get(k) != settings[k]]
+        if differ:
+            raise ValueError(f"{out}: is a run of another {', '.join(differ)}: name another folder")
+    elif any(out.iterdir()):
+        raise ValueError(f"{out}: holds other files than a run: name another folder")
+    replace_file(path, lambda p: Path(p).write_text(json.dumps(settings, indent=2) + "\n"))
+
+
+def _batches(pixels: Pixels, settings: Settings, start: int, spread) -> Iterator[tuple[int, Any]]:
+    """(step, images on the devices) from `start` on; the next is read while this one is used."""
+
+    def read(step):
+        images = pixels.batch(step, settings.batch_size, settings.seed, settings.flip)
+        return jax.make_array_from_callback(images.shape, spread, lambda index: images[index])
+
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(read, start)
+        for step in range(start, settings.steps):
+            batch, following = following.result(), reader.submit(read, step + 1)
+            yield step, batch
+
+
+def export(out: Path, denoiser, rows, card: str, sample: bool) -> None:
+    """The log, and the diffusers folder with what people look at: samples, loss plot, card."""
+    model = out / "model"
+    if rows:
+        write(out / "log.csv", rows)
+    jd.save(model, denoiser.unet, denoiser.schedule)
+    if sample:
+        steps = denoiser.schedule.steps(50)
+        images = jd.sample(jd.DDIM(denoiser), steps, key=jax.random.key(0), n=16)
+        replace_file(model / "samples.png", lambda p: write_image(p, plot.grid(np.asarray(images))))
+    figure = plot.training(rows)
+    replace_file(model / "loss.png", lambda p: figure.savefig(p, dpi=110, format="png"))
+    replace_file(model / "README.md", lambda p: Path(p).write_text(card))
+
+
+def model_card(
+    described, settings: Settings, pixels: Pixels, rows, licence: str, command: str
+) -> str:
+    """The model card of a run: what it is, how it was made, what it may be used for."""
+    config = described["config"]
+    size, last = config["sample_size"], rows[-1] if rows else {}
+    loss = last.get("validation_loss") or float("nan")
+    start = f"`{described['init']}`" if described["init"] else "random weights"
+    return f"""---
+license: {licence.split(":")[0].lower() or "other"}
+library_name: diffusers
+pipeline_tag: unconditional-image-generation
+tags: [ddpm, jaxdiff]
+---
+# An unconditional DDPM, {size}×{size}
+
+![samples](samples.png)
+
+- **Network**: diffusers' `UNet2DModel`, channels {", ".join(map(str, config["block_out_channels"]))}.
+  **Schedule**: linear β from 1e-4 to 0.02, 1000 steps, predicts ε.
+- **Data**: {len(pixels.train):,} images of `{Path(described["source"]).name}`, {size}×{size}; {len(pixels.skipped)} skipped;
+  {len(pixels.validation)} held out for validation.
+- **Training**: step {last.get("step", 0):,} of {settings.steps:,}, batches of {settings.batch_size}, from {start}; these are the
+  averaged weights (EMA {settings.ema}). Validation loss (mean squared error of ε̂): {loss:.5f}.
+- **Licence**: {licence or "not named: the images' licence decides"}.
+
+```
+{command or "python: jaxdiff.train.train(...), settings in settings.json"}
+```
+
+![loss](loss.png)
+
+It loads with `jaxdiff.load(FOLDER)` and with `diffusers.DDPMPipeline.from_pretrained(FOLDER)`.
+"""
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    with open(path, newline="") as file:
+        return [
+            {k: v and (int(v) if k == "step" else float(v)) for k, v in row.items()}
+            for row in csv.DictReader(file)
+        ]
