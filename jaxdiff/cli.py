@@ -9,6 +9,7 @@ import typer
 from rich.markdown import Markdown
 
 import jaxdiff as jd
+from jaxdiff import hosts
 from jaxdiff.checkpoint import read_json, replace_file
 from jaxdiff.samplers.named import NAMES
 from jaxdiff.terminal import cache_compiled_programs, console, errors, run_app, writable_parent
@@ -42,6 +43,17 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0)]
 StepsOption = Annotated[int, typer.Option(help="Network evaluations.", min=1)]
 BatchOption = Annotated[int | None, typer.Option(help="Most samples at once.", min=1)]
 DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+DevicesOption = Annotated[
+    int | None, typer.Option(help="Spread over so many devices of this host.", min=1)
+]
+HostsOption = Annotated[
+    bool,
+    typer.Option(
+        "--hosts",
+        help="One of several processes, each with its share of the images: started by srun or "
+        "mpirun, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files in the destination.")]
 
 
@@ -108,6 +120,8 @@ def restore(
         ),
     ] = None,
     batch_size: BatchOption = None,
+    devices: DevicesOption = None,
+    several: HostsOption = False,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("restored"),
 ) -> None:
     """Restore blurred, noisy or incomplete images; without arguments, a demonstration.
@@ -132,8 +146,10 @@ def restore(
         fit=None if fit is None else fit.value,
         batch_size=batch_size,
     )
+    if several:
+        hosts.join()
     cache_compiled_programs()
-    bad = restore_images(images, settings, out, console)
+    bad = restore_images(images, settings, out, console, hosts.spread(devices))
     for line in bad:
         errors.print(f"[red]error:[/red] {line}", markup=True)
     if bad:
@@ -165,6 +181,8 @@ def evaluate(
     seed: SeedOption = 0,
     fit: Annotated[Fit, typer.Option(help="For images of another size.")] = Fit.resize,
     batch_size: BatchOption = None,
+    devices: DevicesOption = None,
+    several: HostsOption = False,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("evaluation"),
 ) -> None:
     """Compare samplers and numbers of steps over a set of clean images.
@@ -185,6 +203,8 @@ def evaluate(
         ) from None
     if source is not None and not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder of images")
+    if several:
+        hosts.join()
     cache_compiled_programs()
     names = [name.strip() for name in (samplers or ",".join(NAMES)).split(",")]
     unet, schedule = jd.load(model)
@@ -209,6 +229,7 @@ def evaluate(
         out=out,
         batch_size=batch_size,
         progress=sys.stderr.isatty(),
+        sharding=hosts.spread(devices),
     )
     console.print(Markdown(markdown(rows)))
     console.print(f"{out}/results.csv, results.md, results.png")
@@ -223,6 +244,7 @@ def sample(
     model: ModelOption = "faces64",
     seed: SeedOption = 0,
     batch_size: BatchOption = None,
+    devices: DevicesOption = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
 ) -> None:
     """Draw images from the prior, in a grid."""
@@ -245,6 +267,7 @@ def sample(
         n=n,
         batch_size=batch_size,
         progress=sys.stderr.isatty(),
+        sharding=hosts.spread(devices),
     )
     replace_file(out, lambda p: data.write_image(p, plot.grid(np.asarray(images))))
     console.print(f"{n} images, {steps} steps of {sampler.value}: {out}")
@@ -354,6 +377,7 @@ def train(
     devices: Annotated[
         int | None, typer.Option(help="Share each batch.", show_default="all", min=1)
     ] = None,
+    several: HostsOption = False,
 ) -> None:
     """Train a prior on images of your own.
 
@@ -374,6 +398,8 @@ def train(
         flip=flip,
         seed=seed,
     )
+    if several:
+        hosts.join()
     if config is None and init is not None:
         described = jd.load(init)[0].config.to_dict()
     elif (config or "small") in CONFIGS:

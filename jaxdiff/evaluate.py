@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from jaxdiff import metrics, plot
+from jaxdiff import hosts, metrics, plot
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.data import Dataset, Measurement
 from jaxdiff.platform import evaluation_batch
@@ -32,6 +32,7 @@ def evaluate(
     covariance: jd.SpectralCovariance | None = None,
     batch_size: int | None = None,
     progress: bool = False,
+    sharding: jax.sharding.NamedSharding | None = None,
 ) -> list[Row]:
     """Restore every image of a data set with every sampler at every number of steps, and score.
 
@@ -51,6 +52,8 @@ def evaluate(
         covariance: of the prior, for the sampler "spectral".
         batch_size: images at once; by default what suits the platform.
         progress: show a bar, in network evaluations.
+        sharding: spreads each batch over devices. Of several hosts each restores its share of
+            the images.
 
     Returns:
         The grid's rows of results.csv: sampler, steps, image, sigma, psnr and psnr_degraded, psnr_wiener
@@ -70,11 +73,13 @@ def evaluate(
     settings = {"model": model, "seed": dataset.seed, "data": _fingerprint(dataset)}
     rows = _resume(out, settings)
     measurements = [dataset[i] for i in range(len(dataset))]
-    size = min(batch_size or evaluation_batch(), len(dataset))
+    devices = 1 if sharding is None else sharding.mesh.size
+    size = min(batch_size or evaluation_batch() * devices, len(dataset))
     key = jax.random.key(dataset.seed)
 
     def missing(name, count):
-        return [i for i, m in enumerate(measurements) if (name, count, m.name) not in rows]
+        own = hosts.share(list(enumerate(measurements)))
+        return [i for i, m in own if (name, count, m.name) not in rows]
 
     todo = {(name, count): missing(name, count) for name in samplers for count in steps}
     total = sum(count * len(indices) for (_, count), indices in todo.items())
@@ -83,16 +88,43 @@ def evaluate(
             bar.set_description(f"{name}, {count} steps")
             for batch in _batches(indices, size):
                 scored = _restore(
-                    name, coefficients[count], denoiser, covariance, key, measurements, batch
+                    name,
+                    coefficients[count],
+                    denoiser,
+                    covariance,
+                    key,
+                    measurements,
+                    batch,
+                    sharding,
                 )
                 rows |= {(name, count, row["image"]): row for row in scored}
-                write(out / "results.csv", _ordered(rows, measurements))
+                write(out / _part(), _ordered(rows, measurements))
                 bar.update(count * len(set(batch)))
-    every = _ordered(rows, measurements)  # also of earlier grids, as in results.csv
+    hosts.wait("all is restored")
+    every = _ordered(_rows(out), measurements)  # of all hosts, and of earlier grids
+    hosts.wait("all is read")
+    if jax.process_index() == 0:
+        _summarise(out, every)
+    return [row for row in every if row["sampler"] in samplers and row["steps"] in steps]
+
+
+def _summarise(out: Path, every: list[Row]) -> None:
+    write(out / "results.csv", every)
+    for part in out.glob("results-*.csv"):
+        part.unlink()
     replace_file(out / "results.md", lambda p: Path(p).write_text(markdown(every)))
     figure = plot.evaluations(every)
     replace_file(out / "results.png", lambda p: figure.savefig(p, dpi=110, format="png"))
-    return [row for row in every if row["sampler"] in samplers and row["steps"] in steps]
+
+
+def _part() -> str:
+    """The file of this host's rows: of several hosts each has its own until the end."""
+    return "results.csv" if jax.process_count() == 1 else f"results-{jax.process_index()}.csv"
+
+
+def _rows(out: Path) -> dict[tuple, Row]:
+    found = (row for path in sorted(out.glob("results*.csv")) for row in read(path))
+    return {(row["sampler"], row["steps"], row["image"]): row for row in found}
 
 
 def _batches(indices: list[int], size: int) -> Iterator[list[int]]:
@@ -103,7 +135,14 @@ def _batches(indices: list[int], size: int) -> Iterator[list[int]]:
 
 
 def _restore(
-    name, steps, denoiser, covariance, key, measurements: list[Measurement], batch: list[int]
+    name,
+    steps,
+    denoiser,
+    covariance,
+    key,
+    measurements: list[Measurement],
+    batch: list[int],
+    sharding,
 ):
     chosen = [measurements[i] for i in batch]
     shape = (chosen[0].image.shape[0], chosen[0].image.shape[1])
@@ -117,7 +156,7 @@ def _restore(
         covariance=covariance,
     )
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.array(batch))
-    images = np.asarray(jd.sample(sampler, steps, key=keys))[:, 0]
+    images = np.asarray(jd.sample(sampler, steps, key=keys, sharding=sharding))[:, 0]
     for m, blur, image in list(zip(chosen, blurs, images))[: len(set(batch))]:
         yield {
             "sampler": name,
@@ -155,9 +194,7 @@ def _resume(out: Path, settings: dict[str, Any]) -> dict[tuple, Row]:
         raise ValueError(f"{out}: holds other files than an evaluation: name another folder")
     text = json.dumps(settings, indent=2) + "\n"
     replace_file(path, lambda p: Path(p).write_text(text))
-    if not (out / "results.csv").exists():
-        return {}
-    return {(row["sampler"], row["steps"], row["image"]): row for row in read(out / "results.csv")}
+    return _rows(out)
 
 
 def _ordered(rows: dict[tuple, Row], measurements: list[Measurement]) -> list[Row]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxdiff as jd
-from jaxdiff import data, metrics, plot
+from jaxdiff import data, hosts, metrics, plot
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.operators.named import operator as named_operator
 from jaxdiff.samplers.named import check_name, named
@@ -40,17 +40,25 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One image: its name, what was measured, and the truth where it is known."""
+    """One image: its number and name, what was measured, and the truth where it is known."""
 
+    number: int
     name: str
     y: np.ndarray
     truth: np.ndarray | None
 
 
 def restore_images(
-    source: Path | None, settings: Settings, out: Path, console: Console
+    source: Path | None,
+    settings: Settings,
+    out: Path,
+    console: Console,
+    sharding: jax.sharding.NamedSharding | None = None,
 ) -> list[str]:
-    """Restore the images, write `out`, print a table; returns a line for each bad image."""
+    """Restore the images, write `out`, print a table; returns a line for each bad image.
+
+    Of several hosts each restores and writes its share of the images.
+    """
     if settings.sampler is not None:
         check_name(settings.sampler)
     if source is not None and not source.exists():
@@ -74,66 +82,91 @@ def restore_images(
     operator = named_operator(settings.operator or "blur:motion:9,0", size)
     shape = (*size, channels)
     output = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, np.float32)).shape
-    jobs, bad = _read_jobs(source, settings, operator, shape, output)
-    if not jobs:
-        return bad
-    sampler = named(
-        name,
-        jd.Denoiser(unet, schedule),
-        operator,
-        np.stack([job.y for job in jobs]),
-        settings.sigma,
-        settings.scale,
-        covariance,
-    )
+    jobs, bad, single = _read_jobs(source, settings, operator, shape, output)
     started = time.perf_counter()
+    images = {}
+    if jobs:
+        sampler = named(
+            name,
+            jd.Denoiser(unet, schedule),
+            operator,
+            np.stack([job.y for job in jobs]),
+            settings.sigma,
+            settings.scale,
+            covariance,
+        )
+        samples = _sample(sampler, steps, jobs, settings, sharding, console)
+        for job, drawn in zip(jobs, samples):
+            images[job.name] = _score(job, drawn, operator, settings)
+            folder = out if single else out / job.name
+            _write_job(folder, job, drawn, images[job.name].pop("wiener"))
+    if jax.process_count() > 1 or jobs:
+        seconds = round(time.perf_counter() - started, 2)
+        report = {"seconds": seconds, "images": images, "failed": bad}
+        report = _gather(out, {"settings": dataclasses.asdict(settings)} | report, single)
+        if jax.process_index() == 0:
+            _print(console, report, settings, out)
+        bad = report["failed"]
+    return bad
+
+
+def _sample(sampler, steps, jobs, settings: Settings, sharding, console: Console) -> np.ndarray:
+    """The posterior samples of all jobs; an image's noise depends on its own number alone."""
+    key = jax.random.key(settings.seed)
     samples, converged = jd.sample(
         sampler,
         steps,
-        key=jax.random.key(settings.seed),
+        key=jax.vmap(jax.random.fold_in, (None, 0))(key, np.array([job.number for job in jobs])),
         n=settings.samples,
         batch_size=settings.batch_size,
         progress=console.is_terminal,
         keep=_converged,
+        sharding=sharding,
     )
-    samples = np.asarray(samples)
     if not np.all(converged):
         warnings.warn(
             f"conjugate gradients did not reach their tolerance in {np.mean(~converged):.0%} of the "
             "steps: the operator is badly conditioned for so small a --sigma",
             stacklevel=1,
         )
-    seconds = time.perf_counter() - started
-    results = {
-        job.name: _score(job, drawn, operator, settings) for job, drawn in zip(jobs, samples)
-    }
+    return np.asarray(samples)
+
+
+def _gather(out: Path, report: dict[str, Any], single: bool) -> dict[str, Any]:
+    """Write metrics.json, of several hosts the first with what all of them did."""
     out.mkdir(parents=True, exist_ok=True)
-    single = len(jobs) == 1 and (source is None or not source.is_dir())
-    for job, drawn in zip(jobs, samples):
-        folder = out if single else out / job.name
-        _write_job(folder, job, drawn, results[job.name])
-    report = {
-        "settings": dataclasses.asdict(settings),
-        "seconds": round(seconds, 2),
-        "images": {
-            name: {k: v for k, v in result.items() if k != "wiener"}
-            for name, result in results.items()
-        },
-        "failed": bad,
-    }
-    if single:
-        report |= report["images"][jobs[0].name]
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    replace_file(out / "metrics.json", lambda p: Path(p).write_text(text))
-    console.print(_table(results, settings))
-    first = results[jobs[0].name]
-    if len(jobs) == 1 and "coverage" in first:
+
+    def write(name, content):
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        replace_file(out / name, lambda p: Path(p).write_text(text))
+
+    if jax.process_count() > 1:
+        parts = [f"metrics-{i}.json" for i in range(jax.process_count())]
+        write(parts[jax.process_index()], report)
+        hosts.wait("parts are written")
+        every = [json.loads((out / part).read_text()) for part in parts]
+        report["seconds"] = max(part["seconds"] for part in every)
+        report["images"] = {k: v for part in every for k, v in sorted(part["images"].items())}
+        report["failed"] = [line for part in every for line in part["failed"]]
+        hosts.wait("parts are read")
+        (out / parts[jax.process_index()]).unlink()
+    if jax.process_index() == 0:
+        write("metrics.json", report | (next(iter(report["images"].values())) if single else {}))
+    return report
+
+
+def _print(console: Console, report: dict[str, Any], settings: Settings, out: Path) -> None:
+    images = report["images"]
+    console.print(_table(images, settings))
+    first = next(iter(images.values()), {})
+    if len(images) == 1 and "coverage" in first:
         console.print(
             f"error/spread {first['error_over_spread']:.2f} (1 is calibrated), coverage "
             f"{first['coverage']:.2f} (nominal {first['coverage_nominal']:.2f})"
         )
-    console.print(f"{len(jobs)} × {settings.samples} samples in {seconds:.1f} s: {out}/")
-    return bad
+    console.print(
+        f"{len(images)} × {settings.samples} samples in {report['seconds']:.1f} s: {out}/"
+    )
 
 
 def _converged(x, info):
@@ -154,17 +187,18 @@ def _choose_sampler(settings: Settings) -> tuple[str, Any]:
 
 
 def _read_jobs(source, settings: Settings, operator, shape, output):
-    """The images that can be restored, and a line for each that can't."""
+    """This host's images that can be restored, a line for each that can't, whether it is one."""
     if source is None:
         if shape[0] != shape[1] or shape[2] != 3:
             raise ValueError("the bundled portrait is square and RGB: name an image of your own")
-        return [_job("portrait", data.example(shape[0]), settings, operator, 0)], []
+        example = data.example(shape[0])
+        return hosts.share([_job(0, "portrait", example, settings, operator)]), [], True
     paths = data.list_images(source) if source.is_dir() else [source]
     # A measurement has the operator's output shape, a clean image the prior's.
     wanted = shape if settings.degrade else output
     jobs, bad = [], []
     stems = [p.stem for p in paths]
-    for i, path in enumerate(paths):
+    for i, path in hosts.share(list(enumerate(paths))):
         try:
             image = data.read_image(path, wanted[2])
             try:
@@ -177,17 +211,17 @@ def _read_jobs(source, settings: Settings, operator, shape, output):
             bad.append(str(e))
             continue
         name = path.stem if stems.count(path.stem) == 1 else path.name
-        jobs.append(_job(name, image, settings, operator, i))
-    return jobs, bad
+        jobs.append(_job(i, name, image, settings, operator))
+    return jobs, bad, not source.is_dir()
 
 
-def _job(name, image, settings: Settings, operator, index) -> Job:
+def _job(number, name, image, settings: Settings, operator) -> Job:
     if not settings.degrade:
-        return Job(name, np.asarray(operator.project(image)), None)
+        return Job(number, name, np.asarray(operator.project(image)), None)
     y = np.asarray(operator(image))
-    noise = np.random.default_rng([settings.seed, index]).standard_normal(y.shape)
+    noise = np.random.default_rng([settings.seed, number]).standard_normal(y.shape)
     y = np.asarray(operator.project(y + settings.sigma * noise))
-    return Job(name, y.astype(np.float32), image)
+    return Job(number, name, y.astype(np.float32), image)
 
 
 def _score(job: Job, samples: np.ndarray, operator, settings: Settings) -> dict[str, Any]:
@@ -210,14 +244,14 @@ def _score(job: Job, samples: np.ndarray, operator, settings: Settings) -> dict[
     return result
 
 
-def _write_job(folder: Path, job: Job, samples: np.ndarray, result: dict[str, Any]) -> None:
+def _write_job(folder: Path, job: Job, samples: np.ndarray, wiener: np.ndarray) -> None:
     """All pictures of one image: drawn in a temporary folder, then moved over."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
     try:
         data.write_image(temporary / "degraded.png", job.y)
         data.write_image(temporary / "restored.png", samples.mean(0))
-        before = [("degraded", job.y), ("Wiener filter", result["wiener"])]
+        before = [("degraded", job.y), ("Wiener filter", wiener)]
         figure = plot.posterior(samples, job.truth, before=before)
         figure.savefig(temporary / "comparison.png", dpi=130)
         for path in temporary.iterdir():

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from jaxdiff import plot
+from jaxdiff import hosts, plot
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.data.images import write_image
 from jaxdiff.data.pixels import Pixels, prepare
@@ -246,7 +246,11 @@ def train(
     spread, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
     described = {"source": str(source), "init": init, "config": config.to_dict()}
     _same_run(out, described | dataclasses.asdict(settings))
+    if jax.process_index() > 0:
+        hosts.wait("images are decoded")  # by the first
     pixels = prepare(source, out / "pixels", config.size[0], config.in_channels, progress=progress)
+    if jax.process_index() == 0:
+        hosts.wait("images are decoded")
 
     unet, schedule = _start(config, settings.seed, init)
     graph, params = nnx.split(unet)
@@ -266,10 +270,11 @@ def train(
         def save(sample: bool) -> None:
             """The checkpoint, then what is made of it."""
             manager.save(int(state.step), args=ocp.args.StandardSave(state))
-            denoiser = jd.Denoiser(nnx.merge(graph, state.ema), schedule)
-            if rows:
-                rows[-1]["validation_loss"] = validation_loss(denoiser, pixels.validation)
             if jax.process_index() == 0:
+                weights = jax.tree.map(np.asarray, state.ema)  # of this host alone from here on
+                denoiser = jd.Denoiser(nnx.merge(graph, weights), schedule)
+                if rows:
+                    rows[-1]["validation_loss"] = validation_loss(denoiser, pixels.validation)
                 card = model_card(described, settings, pixels, rows, licence, command)
                 export(out, denoiser, rows, card, sample)
 

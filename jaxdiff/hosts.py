@@ -1,0 +1,68 @@
+"""Several devices, and several hosts through jax.distributed."""
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+T = TypeVar("T")
+
+
+def join() -> None:
+    """Join the other processes of a job, before anything else is asked of JAX.
+
+    Slurm (`srun jaxdiff ...`) and Open MPI (`mpirun jaxdiff ...`) say who is who; by hand,
+    JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID do.
+
+    Raises:
+        ValueError: where nothing in the environment says so.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    address, count, number = (os.environ.get(name) for name in names)
+    if address and count and number:
+        jax.distributed.initialize(address, int(count), int(number))
+    elif {"SLURM_PROCID", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
+        jax.distributed.initialize()
+    else:
+        raise ValueError(f"--hosts: start with srun or mpirun, or set {', '.join(names)}")
+
+
+def spread(devices: int | None) -> NamedSharding | None:
+    """A sharding over the first so many devices of this host, for `jd.sample`; None for one.
+
+    Raises:
+        ValueError: where there are fewer.
+
+    Example:
+        >>> spread(None) is None, spread(1) is None
+        (True, True)
+    """
+    if devices is None or devices == 1:
+        return None
+    local = jax.local_devices()
+    if len(local) < devices:
+        raise ValueError(
+            f"--devices: JAX sees {len(local)} ({local[0].platform}), not {devices}"
+            + (
+                f"; XLA_FLAGS=--xla_force_host_platform_device_count={devices} splits a CPU"
+                if local[0].platform == "cpu"
+                else ""
+            )
+        )
+    return NamedSharding(Mesh(np.array(local[:devices]), ("samples",)), P("samples"))
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """Every host's own: each item is in the share of one host."""
+    return list(items[jax.process_index() :: jax.process_count()])
+
+
+def wait(name: str) -> None:
+    """Until every host is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,105 @@
+"""Several devices and several processes: each image once, and as one process restores it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from jaxdiff import data, hosts
+from jaxdiff.cli import app
+
+
+def on_two_hosts(*arguments, cwd):
+    """The command line in two processes on loopback, with two CPU devices each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:{}".format(free.getsockname()[1])
+    environment = os.environ | {
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XDG_CACHE_HOME": str(cwd / "cache"),
+    }
+    command = [sys.executable, "-m", "jaxdiff.cli", *map(str, arguments), "--hosts"]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment | {"JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    codes = [process.returncode for process in processes]
+    return codes, outputs
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, image in list(data.faces().items())[:5]:
+        data.write_image(folder / f"{name}.png", image)
+    (folder / "damaged.png").write_bytes(b"no image")
+    return folder
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_restored_by_two_hosts(photographs, tiny, tmp_path):
+    """Five images and a damaged one on two hosts with two devices each, against one with one."""
+    arguments = ["restore", photographs, "--degrade", "--model", tiny, "--steps", 2]
+    arguments += ["--samples", 2, "--sampler", "dps"]
+    codes, outputs = on_two_hosts(*arguments, "--devices", 2, "--out", "two", cwd=tmp_path)
+    assert codes == [2, 2], outputs  # for the damaged image
+    one = CliRunner().invoke(app, [*map(str, arguments), "--out", str(tmp_path / "one")])
+    assert one.exit_code == 2
+    assert files(tmp_path / "one").keys() == files(tmp_path / "two").keys()
+    first, second = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
+    )
+    assert first["images"].keys() == second["images"].keys() and len(first["images"]) == 5
+    assert first["failed"] == second["failed"] and len(first["failed"]) == 1
+    for name, image in first["images"].items():
+        expected, got = image["psnr_samples"], second["images"][name]["psnr_samples"]
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+        assert len(set(got)) == 2
+    assert sum("5 × 2 samples" in " ".join(output.split()) for output in outputs) == 1
+
+
+def test_an_evaluation_on_two_hosts(photographs, tiny, tmp_path):
+    (photographs / "damaged.png").unlink(missing_ok=True)
+    arguments = ["evaluate", photographs, "--model", tiny, "--samplers", "dps", "--steps", "2"]
+    codes, outputs = on_two_hosts(*arguments, "--out", "two", cwd=tmp_path)
+    assert codes == [0, 0], outputs
+    CliRunner().invoke(app, [*map(str, arguments), "--out", str(tmp_path / "one")])
+    assert files(tmp_path / "one").keys() == files(tmp_path / "two").keys()
+    one, two = ((tmp_path / name / "results.csv").read_text() for name in ("one", "two"))
+    assert len(one.splitlines()) == 6
+    for a, b in zip(one.splitlines()[1:], two.splitlines()[1:], strict=True):
+        assert a.split(",")[:3] == b.split(",")[:3]
+        np.testing.assert_allclose(*(list(map(float, r.split(",")[3:])) for r in (a, b)), atol=1e-4)
+
+
+def test_more_devices_than_there_are():
+    count = len(jax.local_devices()) + 1
+    with pytest.raises(ValueError, match="--devices: JAX sees"):
+        hosts.spread(count)
+
+
+def test_alone(monkeypatch):
+    for name in ("JAX_COORDINATOR_ADDRESS", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="--hosts: start with srun or mpirun, or set JAX_"):
+        hosts.join()
+    assert hosts.share([1, 2, 3]) == [1, 2, 3]
