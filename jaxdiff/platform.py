@@ -89,15 +89,15 @@ def training_dtype() -> Any:
 
 
 def jit(function: Callable, static: Sequence[str] = (), donate: Sequence[str] = ()) -> Callable:
-    """`jax.jit` with this platform's options, which are looked up at the first call."""
+    """`jax.jit` with this platform's options, which are looked up at a call."""
 
     @functools.cache
-    def compiled() -> Any:
+    def compiled(options) -> Any:
         return jax.jit(
             function,
             static_argnames=static,
             donate_argnames=donate,
-            compiler_options=compiler_options(),
+            compiler_options=dict(options),
         )
 
     @functools.wraps(function)
@@ -105,6 +105,6 @@ def jit(function: Callable, static: Sequence[str] = (), donate: Sequence[str] = 
         # Inside a caller's jit, whose options hold and where ours would be an error.
         if isinstance(jnp.zeros(()), jax.core.Tracer):
             return function(*args, **kwargs)
-        return compiled()(*args, **kwargs)
+        return compiled(tuple(compiler_options().items()))(*args, **kwargs)
 
     return call

@@ -31,6 +31,17 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module")
+def hurried():
+    """Programs of toys, compiled in a third of the time: without LLVM's optimisations."""
+    from jaxdiff import platform
+
+    options = platform.compiler_options() | {"xla_backend_optimization_level": "0"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platform, "compiler_options", lambda: options)
+        yield
+
+
 @pytest.fixture(scope="session")
 def faces64():
     import jaxdiff as jd

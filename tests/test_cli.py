@@ -20,6 +20,8 @@ from jaxdiff import cli, data, metrics
 from jaxdiff.samplers.named import NAMES, named
 from tests.conftest import shared
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 
 @pytest.fixture
 def fast(tiny):

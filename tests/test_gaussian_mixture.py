@@ -7,6 +7,8 @@ import pytest
 
 import jaxdiff as jd
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 SCHEDULE = jd.Schedule.from_config()
 
 

@@ -7,6 +7,8 @@ import pytest
 
 import jaxdiff as jd
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 
 def gaussian_prior():
     """A stationary prior at 8², smooth, of variance about 0.1."""

@@ -19,7 +19,7 @@ def on_two_hosts(*arguments, cwd):
     """The command line in two processes on loopback, with two CPU devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:{}".format(free.getsockname()[1])
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = os.environ | {
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",

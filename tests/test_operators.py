@@ -15,6 +15,8 @@ from jaxdiff.operators.named import operator as named_operator
 from jaxdiff.pytree import pytree
 from tests.conftest import shared
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 RNG = np.random.default_rng(0)
 OPERATORS = {
     "blur-odd": lambda: jd.operators.Blur(RNG.random((5, 7)), (16, 24)),

@@ -8,6 +8,8 @@ import jaxdiff as jd
 from benchmarks import affine, posterior
 from jaxdiff.pytree import replace_leaf
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 
 @pytest.mark.parametrize("name", posterior.LINEAR)
 def test_recursion_is_the_scan(name, x64):

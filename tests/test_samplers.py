@@ -13,6 +13,8 @@ from flax import nnx
 import jaxdiff as jd
 from jaxdiff.pytree import pytree, replace_leaf
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 CONFIG = jd.UNet2DConfig(
     sample_size=8,
     block_out_channels=(8,),

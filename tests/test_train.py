@@ -24,6 +24,8 @@ from jaxdiff import data, train
 from jaxdiff.cli import app
 from jaxdiff.data.pixels import prepare
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 CONFIG = {
     "sample_size": 16,
     "block_out_channels": [8],
