@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,7 +54,15 @@ LOG_EVERY = 50
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a run is made of, besides its images and its network."""
+    """What a run is made of, besides its images and its network.
+
+    `learning_rate` is the highest, after `warmup` steps; `clip` the largest norm of a gradient;
+    `ema` the decay of the averaged weights; `half_size` the part of the steps that see the images
+    at half the size; `flip` mirrors half of them.
+
+    Raises:
+        ValueError: for a number out of its range.
+    """
 
     steps: int = 50_000
     batch_size: int = 32
@@ -140,14 +149,16 @@ def validation_loss(
     return float(np.concatenate(losses).mean())
 
 
-def _losses_of(denoiser, pixels, t, numbers):
+@jit
+def _losses(denoiser, pixels, t, numbers):
     x0 = _network_units(pixels)
-    draw = lambda i: jax.random.normal(jax.random.fold_in(jax.random.key(0), i), x0.shape[1:])  # noqa: E731
+
+    def draw(number):
+        key = jax.random.fold_in(jax.random.key(0), number)
+        return jax.random.normal(key, x0.shape[1:])
+
     alphas = jnp.asarray(denoiser.schedule.alphas_cumprod, jnp.float32)
     return noise_loss(denoiser.unet, alphas, x0, t, jax.vmap(draw)(numbers))
-
-
-_losses = jit(_losses_of)
 
 
 def _network_units(pixels):
@@ -240,17 +251,27 @@ def train(
         raise ValueError("config: training has neither dropout nor classes: leave them out")
     if config.in_channels != config.out_channels:
         raise ValueError("out_channels: training predicts ε, expected as many as in_channels")
+    if devices is not None and devices > jax.device_count():
+        raise ValueError(f"devices: JAX sees {jax.device_count()}, not {devices}")
     mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))
     if settings.batch_size % mesh.size:
         raise ValueError(f"batch_size: {settings.batch_size} is no multiple of {mesh.size} devices")
     spread, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
     described = {"source": str(source), "init": init, "config": config.to_dict()}
-    _same_run(out, described | dataclasses.asdict(settings))
+    _check_run(out, described | dataclasses.asdict(settings))
     if jax.process_index() > 0:
         hosts.wait("images are decoded")  # by the first
     pixels = prepare(source, out / "pixels", config.size[0], config.in_channels, progress=progress)
     if jax.process_index() == 0:
         hosts.wait("images are decoded")
+        text = json.dumps(described | dataclasses.asdict(settings), indent=2) + "\n"
+        replace_file(out / "settings.json", lambda p: Path(p).write_text(text))
+    if pixels.skipped:
+        warnings.warn(
+            f"{source}: {len(pixels.skipped)} images skipped, such as {pixels.skipped[0]}; all of them "
+            f"stand in {out}/pixels/images.json",
+            stacklevel=2,
+        )
 
     unet, schedule = _start(config, settings.seed, init)
     graph, params = nnx.split(unet)
@@ -264,12 +285,11 @@ def train(
     with ocp.CheckpointManager((out / "checkpoints").absolute(), options=options) as manager, bar:
         if manager.latest_step() is not None:
             state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
-            rows = [r for r in _read(out / "log.csv") if r["step"] <= int(state.step)]
+            rows = [row for row in _read(out / "log.csv") if row["step"] <= int(state.step)]
             bar.update(int(state.step))
 
         def save(sample: bool) -> None:
-            """The checkpoint, then what is made of it."""
-            manager.save(int(state.step), args=ocp.args.StandardSave(state))
+            """What people look at, then the checkpoint: its log is there when it is."""
             if jax.process_index() == 0:
                 weights = jax.tree.map(np.asarray, state.ema)  # of this host alone from here on
                 denoiser = jd.Denoiser(nnx.merge(graph, weights), schedule)
@@ -277,6 +297,7 @@ def train(
                     rows[-1]["validation_loss"] = validation_loss(denoiser, pixels.validation)
                 card = model_card(described, settings, pixels, rows, licence, command)
                 export(out, denoiser, rows, card, sample)
+            manager.save(int(state.step), args=ocp.args.StandardSave(state))
 
         losses, started = [], time.perf_counter()
         try:
@@ -322,21 +343,18 @@ def _start(config, seed: int, init: str | None) -> tuple[jd.UNet2D, jd.Schedule]
     return unet, schedule
 
 
-def _same_run(out: Path, settings: dict[str, Any]) -> None:
-    """Write settings.json, or see that the run which is there already has the same."""
+def _check_run(out: Path, settings: dict[str, Any]) -> None:
+    """That `out` is free for a run, or holds one of the same settings."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: name a folder")
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "settings.json"
-    settings = json.loads(json.dumps(settings))
     if path.exists():
-        found = json.loads(path.read_text())
+        found, settings = json.loads(path.read_text()), json.loads(json.dumps(settings))
         differ = [k for k in settings if found.get(k) != settings[k]]
         if differ:
             raise ValueError(f"{out}: is a run of another {', '.join(differ)}: name another folder")
-    elif any(out.iterdir()):
+    elif out.exists() and any(p.name != "pixels" for p in out.iterdir()):
         raise ValueError(f"{out}: holds other files than a run: name another folder")
-    replace_file(path, lambda p: Path(p).write_text(json.dumps(settings, indent=2) + "\n"))
 
 
 def _batches(pixels: Pixels, settings: Settings, start: int, spread) -> Iterator[tuple[int, Any]]:

@@ -7,11 +7,13 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from jaxdiff import data, hosts
+import jaxdiff as jd
+from jaxdiff import data, hosts, sampling
 from jaxdiff.cli import app
 
 
@@ -103,3 +105,25 @@ def test_alone(monkeypatch):
     with pytest.raises(ValueError, match="--hosts: start with srun or mpirun, or set JAX_"):
         hosts.join()
     assert hosts.share([1, 2, 3]) == [1, 2, 3]
+
+
+def test_each_device_has_its_share_and_nothing_to_say(tiny):
+    """Read from the compiled loop: no collective, and an eighth of the work on each of eight."""
+    unet, schedule = jd.load(tiny)
+    blur = jd.operators.Blur(np.ones((3, 3)) / 9, (64, 64))
+    sampler = jd.DPS(jd.Denoiser(unet, schedule), blur, np.zeros((64, 64, 3)))
+    whole = jax.jit(sampling._whole.__wrapped__, static_argnums=(3, 4, 5, 6))
+
+    def compiled(sharding):
+        samples = sampling._Samples(jax.random.split(jax.random.key(0), 8))
+        static = ((64, 64, 3), jnp.dtype("float32"), None, sharding)
+        return whole.lower(sampler, schedule.steps(2).astype("float32"), samples, *static).compile()
+
+    one, eight = compiled(None), compiled(hosts.spread(8))
+    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
+        assert collective not in eight.as_text()
+    # The loop over a device's samples is counted once, whatever its length: read the samples.
+    assert "f32[8,64,64,3]" in one.as_text() and "f32[1,64,64,3]" in eight.as_text()
+    assert "f32[8,64,64,3]" not in eight.as_text()
+    sizes = [c.memory_analysis().output_size_in_bytes for c in (one, eight)]
+    assert sizes[0] == 8 * sizes[1]

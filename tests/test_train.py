@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import jaxdiff as jd
-from jaxdiff import data, train
+from jaxdiff import data, platform, train
 from jaxdiff.cli import app
 from jaxdiff.data.pixels import prepare
 
@@ -133,8 +133,11 @@ def losses(out):
 
 KILLED = """
 import os, signal, sys, pathlib
-from jaxdiff import train
+from jaxdiff import platform, train
 import jaxdiff as jd, json
+
+options = json.loads(sys.argv[4])  # of the compiler, as in this module's other runs
+platform.compiler_options = lambda: options
 
 def deadly(real):
     def call(source, target, *args, **kwargs):
@@ -156,9 +159,10 @@ def test_killed_while_a_checkpoint_is_written(photographs, finished, tmp_path):
     """Nothing is lost but the steps since the last whole checkpoint, and the end is the same."""
     out = tmp_path / "killed"
     command = [sys.executable, "-c", KILLED, str(photographs), str(out), json.dumps(CONFIG)]
+    command.append(json.dumps(platform.compiler_options()))
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
-    assert [r["step"] for r in log(out)] == ["5"]
+    assert [p.name for p in (out / "checkpoints").iterdir() if p.name.isdigit()] == ["5"]
     jd.load(out / "model")
     run(photographs, out)
     for a, b in zip(weights(out), weights(finished)):
@@ -239,6 +243,7 @@ def test_no_images(source, tmp_path):
     result = CliRunner().invoke(app, ["train", str(tmp_path / source), "--out", str(out)])
     assert isinstance(result.exception, (FileNotFoundError, ValueError)), result.output
     assert source in str(result.exception) and "\n" not in str(result.exception)
+    assert not (out / "settings.json").exists()
 
 
 def test_every_epoch_has_every_image_once(photographs, tmp_path):
@@ -287,6 +292,7 @@ def test_packed_and_hugging_face_sources(photographs, tmp_path):
         ({"steps": 0}, "steps: expected"),
         ({"ema": 1.0}, "ema: expected"),
         ({"batch_size": 6, "devices": 4}, "batch_size: 6 is no multiple of 4 devices"),
+        ({"devices": 64}, "devices: JAX sees 8, not 64"),
     ],
 )
 def test_bad_settings(changes, message, photographs, tmp_path):
