@@ -71,7 +71,11 @@ def evaluate(
         raise ValueError("covariance: the spectral sampler needs one: jaxdiff calibrate")
     coefficients = {count: denoiser.schedule.steps(count) for count in steps}
     settings = {"model": model, "seed": dataset.seed, "data": _fingerprint(dataset)}
+    if jax.process_index() > 0:
+        hosts.wait("the folder is checked")  # by the first, which then writes to it
     rows = _resume(out, settings)
+    if jax.process_index() == 0:
+        hosts.wait("the folder is checked")
     measurements = [dataset[i] for i in range(len(dataset))]
     devices = 1 if sharding is None else sharding.mesh.size
     size = min(batch_size or evaluation_batch() * devices, len(dataset))

@@ -71,6 +71,7 @@ def restore_images(
         raise ValueError(f"--out: {out} is a file, name a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / "metrics.json").exists():
         raise ValueError(f"--out: {out} holds other files than a restoration, name another folder")
+    hosts.wait("the folder is checked")  # before the first of several writes to it
     unet, schedule = jd.load(settings.model)
     size, channels = unet.config.size, unet.config.in_channels
     if size is None:

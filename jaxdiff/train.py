@@ -259,6 +259,7 @@ def train(
     spread, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
     described = {"source": str(source), "init": init, "config": config.to_dict()}
     _check_run(out, described | dataclasses.asdict(settings))
+    hosts.wait("the folder is checked")  # before the first of several writes to it
     if jax.process_index() > 0:
         hosts.wait("images are decoded")  # by the first
     pixels = prepare(source, out / "pixels", config.size[0], config.in_channels, progress=progress)

@@ -14,8 +14,6 @@ from jaxdiff import data, plot
 from jaxdiff.evaluate import evaluate, read
 from tests.conftest import shared
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 GRID = {"samplers": ["dps"], "steps": [2, 3]}
 
 

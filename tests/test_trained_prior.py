@@ -29,8 +29,9 @@ def test_real_prior_is_invariant_too(faces64, photograph, kernel):
 
 
 def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photograph, kernel):
-    """Both inside their compiled scans, interleaved, best of seven (another test runs beside it).
+    """Both inside their compiled scans, interleaved, the best of 7 to 35 turns each.
 
+    Another test runs beside it: where the best of few are not within the bounds, there are more.
     The trap of jax#12868 is a ratio of 9.
     """
     unet, schedule = faces64
@@ -46,18 +47,18 @@ def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photogra
             denoiser, operator, y, 0.1, jd.SpectralCovariance.load("faces64")
         ),
     }
-    times = {n: [] for n in samplers}
-    for repeat in range(8):
+    best = dict.fromkeys(samplers, np.inf)
+    bounds = {"dps": 2.5, "pigdm": 2.5, "spectral": 1.15}
+    for turn in range(36):
         for n, sampler in samplers.items():
             start = time.perf_counter()
             jax.block_until_ready(jd.sample(sampler, steps, key=KEY))
-            if repeat:  # the first compiles
-                times[n].append(time.perf_counter() - start)
-    best = {n: min(t) for n, t in times.items()}
-    for n, bound in (("dps", 2.5), ("pigdm", 2.5), ("spectral", 1.15)):
-        assert best[n] <= bound * best["ddpm"], {
-            k: f"{1e3 * v / 5:.0f} ms" for k, v in best.items()
-        }
+            if turn:  # the first compiles
+                best[n] = min(best[n], time.perf_counter() - start)
+        if turn >= 7 and all(best[n] <= bound * best["ddpm"] for n, bound in bounds.items()):
+            break
+    else:
+        raise AssertionError({n: f"{1e3 * t / 5:.0f} ms" for n, t in best.items()})
 
 
 def test_spectral_posterior_is_calibrated_in_ten_evaluations(faces64):
