@@ -26,8 +26,7 @@ def cache_compiled_programs() -> None:
     import jax
     from platformdirs import user_cache_dir
 
-    # jax.config gets its options at run time, where the type checker does not see them.
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", user_cache_dir("jaxdiff"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

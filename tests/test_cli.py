@@ -325,6 +325,16 @@ def test_kernel_files(suffix, tmp_path):
     np.testing.assert_allclose(data.load_kernel(str(path)), kernel, atol=tolerance)
 
 
+def test_a_mat_cut_short_anywhere(tmp_path):
+    path = tmp_path / "k.mat"
+    scipy.io.savemat(path, {"kernels": np.ones((9, 9)) / 81}, do_compression=True)
+    content = path.read_bytes()
+    for n in range(0, len(content) - 1, 7):
+        path.write_bytes(content[:n])
+        with pytest.raises(ValueError, match=r"not readable as a \.mat file"):
+            data.load_kernels(path)
+
+
 def test_kernels_of_both_matlab_versions_on_the_command_line(run, photo, fast):
     for name in ("kernels_12.mat", "Levin09.mat"):
         spec = shared("data/kernels") / name
