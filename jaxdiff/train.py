@@ -22,13 +22,16 @@ from jax.sharding import PartitionSpec as P
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from jaxdiff import hosts, plot
+from jaxdiff import hosts
 from jaxdiff.checkpoint import replace_file
-from jaxdiff.data.images import write_image
 from jaxdiff.data.pixels import Pixels, prepare
 from jaxdiff.evaluate import write
+from jaxdiff.layers import average_pool
+from jaxdiff.model_card import export, model_card
+from jaxdiff.objective import noise_loss, validation_loss
 from jaxdiff.platform import jit, training_dtype
 from jaxdiff.pytree import pytree
+from jaxdiff.units import to_model
 
 CONFIGS = {
     # 4.3 million parameters, the bundled prior's: attention at a quarter of the size and below
@@ -110,71 +113,10 @@ class State:
     optimizer: Any
 
 
-def noise_loss(unet, alphas_cumprod, x0, t, eps) -> jax.Array:
-    """‖ε̂(√ᾱ_t·x₀ + √(1−ᾱ_t)·ε, t) − ε‖² averaged over pixels: [n].
-
-    x0, eps: [n, H, W, C], x0 in [-1, 1]; t: [n]. Source: Ho et al. 2020 (arXiv 2006.11239), eq. 14.
-    """
-    alpha = alphas_cumprod[t][:, None, None, None]
-    x_t = jnp.sqrt(alpha) * x0 + jnp.sqrt(1 - alpha) * eps
-    error = unet(x_t.astype(unet.dtype), t).astype(jnp.float32) - eps
-    return jnp.mean(error**2, (1, 2, 3))
-
-
-def validation_loss(
-    denoiser: jd.Denoiser, images, *, levels: int = 1, batch_size: int = 50
-) -> float:
-    """Mean squared error of ε̂ over images [N, H, W, C] uint8, at fixed timesteps and noise.
-
-    Image i is noised to `levels` timesteps. All of them together are spread evenly over the
-    schedule, so that two checkpoints are compared at the same points. The noise is that of
-    `jax.random.key(0)`, image and level.
-
-    Example:
-        >>> denoiser = jd.Denoiser(*jd.load("faces64"))
-        >>> images = np.stack(list(jd.data.faces().values())) * 255
-        >>> 0 < validation_loss(denoiser, images.astype(np.uint8)) < 0.1
-        True
-    """
-    n, T = len(images), denoiser.schedule.num_train_timesteps
-    spread = (np.random.default_rng(0).permutation(n * levels) + 0.5) / (n * levels)
-    timesteps = np.floor(spread * T).astype(np.int32)
-    which = np.repeat(np.arange(n), levels)
-    losses = []
-    for start in range(0, n * levels, batch_size):
-        some = slice(start, start + batch_size)
-        losses.append(
-            _losses(denoiser, images[which[some]], timesteps[some], np.arange(n * levels)[some])
-        )
-    return float(np.concatenate(losses).mean())
-
-
-@jit
-def _losses(denoiser, pixels, t, numbers):
-    x0 = _network_units(pixels)
-
-    def draw(number):
-        key = jax.random.fold_in(jax.random.key(0), number)
-        return jax.random.normal(key, x0.shape[1:])
-
-    alphas = jnp.asarray(denoiser.schedule.alphas_cumprod, jnp.float32)
-    return noise_loss(denoiser.unet, alphas, x0, t, jax.vmap(draw)(numbers))
-
-
-def _network_units(pixels):
-    return jnp.asarray(pixels).astype(jnp.float32) / 127.5 - 1
-
-
-def halve(images):
-    """Means of 2×2 pixels: [n, H, W, C] → [n, H/2, W/2, C]."""
-    n, h, w, c = images.shape
-    return images.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
 def update(graph, optimizer, ema, seed, alphas_cumprod, state: State, pixels, small: bool):
     """One step of training: the state after it, and the loss."""
-    x0 = _network_units(pixels)
-    x0 = halve(x0) if small else x0
+    x0 = to_model(pixels / jnp.float32(255))
+    x0 = average_pool(x0) if small else x0
     n = len(x0)
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     of_t, of_eps = jax.random.split(key)
@@ -294,13 +236,23 @@ def train(
             if jax.process_index() == 0:
                 weights = jax.tree.map(np.asarray, state.ema)  # of this host alone from here on
                 denoiser = jd.Denoiser(nnx.merge(graph, weights), schedule)
-                if rows:
-                    rows[-1]["validation_loss"] = validation_loss(denoiser, pixels.validation)
+                rows[-1]["validation_loss"] = validation_loss(denoiser, pixels.validation)
+                write(out / "log.csv", rows)
                 card = model_card(described, settings, pixels, rows, licence, command)
-                export(out, denoiser, rows, card, sample)
+                export(out / "model", denoiser, rows, card, sample)
             manager.save(int(state.step), args=ocp.args.StandardSave(state))
 
         losses, started = [], time.perf_counter()
+
+        def record() -> None:
+            """A row of the log for the steps since the last one."""
+            nonlocal losses, started
+            mean = float(jnp.stack(losses).mean())
+            speed = len(losses) * settings.batch_size / (time.perf_counter() - started)
+            rows.append(dict(zip(COLUMNS, (int(state.step), mean, "", speed))))
+            bar.set_postfix_str(f"loss {mean:.4f}, {speed:.1f} images/s")
+            losses, started = [], time.perf_counter()
+
         try:
             for step, batch in _batches(pixels, settings, int(state.step), spread):
                 small = step < settings.half_size * settings.steps
@@ -318,16 +270,15 @@ def train(
                 bar.update()
                 done, last = step + 1, step + 1 == settings.steps
                 if done % LOG_EVERY == 0 or done % save_every == 0 or last:
-                    mean = float(jnp.stack(losses).mean())
-                    speed = len(losses) * settings.batch_size / (time.perf_counter() - started)
-                    rows.append(dict(zip(COLUMNS, (done, mean, "", speed))))
-                    bar.set_postfix_str(f"loss {mean:.4f}, {speed:.1f} images/s")
-                    losses, started = [], time.perf_counter()
+                    record()
                 if done % save_every == 0 or last:
                     save(sample=done % sample_every == 0 or last)
                     started = time.perf_counter()
         except KeyboardInterrupt:
-            if int(state.step) not in manager.all_steps():
+            # Unless it came within an update, whose memory is gone, or just after a checkpoint.
+            if not state.step.is_deleted() and int(state.step) > (manager.latest_step() or 0):
+                if losses:
+                    record()
                 save(sample=False)
             raise
     return out / "model"
@@ -370,57 +321,6 @@ def _batches(pixels: Pixels, settings: Settings, start: int, spread) -> Iterator
         for step in range(start, settings.steps):
             batch, following = following.result(), reader.submit(read, step + 1)
             yield step, batch
-
-
-def export(out: Path, denoiser, rows, card: str, sample: bool) -> None:
-    """The log, and the diffusers folder with what people look at: samples, loss plot, card."""
-    model = out / "model"
-    if rows:
-        write(out / "log.csv", rows)
-    jd.save(model, denoiser.unet, denoiser.schedule)
-    if sample:
-        steps = denoiser.schedule.steps(50)
-        images = jd.sample(jd.DDIM(denoiser), steps, key=jax.random.key(0), n=16)
-        replace_file(model / "samples.png", lambda p: write_image(p, plot.grid(np.asarray(images))))
-    figure = plot.training(rows)
-    replace_file(model / "loss.png", lambda p: figure.savefig(p, dpi=110, format="png"))
-    replace_file(model / "README.md", lambda p: Path(p).write_text(card))
-
-
-def model_card(
-    described, settings: Settings, pixels: Pixels, rows, licence: str, command: str
-) -> str:
-    """The model card of a run: what it is, how it was made, what it may be used for."""
-    config = described["config"]
-    size, last = config["sample_size"], rows[-1] if rows else {}
-    loss = last.get("validation_loss") or float("nan")
-    start = f"`{described['init']}`" if described["init"] else "random weights"
-    return f"""---
-license: {licence.split(":")[0].lower() or "other"}
-library_name: diffusers
-pipeline_tag: unconditional-image-generation
-tags: [ddpm, jaxdiff]
----
-# An unconditional DDPM, {size}×{size}
-
-![samples](samples.png)
-
-- **Network**: diffusers' `UNet2DModel`, channels {", ".join(map(str, config["block_out_channels"]))}.
-  **Schedule**: linear β from 1e-4 to 0.02, 1000 steps, predicts ε.
-- **Data**: {len(pixels.train):,} images of `{Path(described["source"]).name}`, {size}×{size}; {len(pixels.skipped)} skipped;
-  {len(pixels.validation)} held out for validation.
-- **Training**: step {last.get("step", 0):,} of {settings.steps:,}, batches of {settings.batch_size}, from {start}; these are the
-  averaged weights (EMA {settings.ema}). Validation loss (mean squared error of ε̂): {loss:.5f}.
-- **Licence**: {licence or "not named: the images' licence decides"}.
-
-```
-{command or "python: jaxdiff.train.train(...), settings in settings.json"}
-```
-
-![loss](loss.png)
-
-It loads with `jaxdiff.load(FOLDER)` and with `diffusers.DDPMPipeline.from_pretrained(FOLDER)`.
-"""
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

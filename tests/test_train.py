@@ -23,6 +23,7 @@ import jaxdiff as jd
 from jaxdiff import data, platform, train
 from jaxdiff.cli import app
 from jaxdiff.data.pixels import prepare
+from jaxdiff.objective import validation_loss
 
 pytestmark = pytest.mark.usefixtures("hurried")
 
@@ -103,7 +104,7 @@ def test_it_learns(photographs, tmp_path):
     assert float(rows[-1]["validation_loss"]) < 0.9 * float(rows[0]["validation_loss"])
     unet, schedule = jd.load(model)
     pixels = prepare(photographs, tmp_path / "run" / "pixels", 16)
-    again = train.validation_loss(jd.Denoiser(unet, schedule), pixels.validation)
+    again = validation_loss(jd.Denoiser(unet, schedule), pixels.validation)
     assert abs(again - float(rows[-1]["validation_loss"])) <= 1e-6
 
 
@@ -170,20 +171,21 @@ def test_killed_while_a_checkpoint_is_written(photographs, finished, tmp_path):
     assert losses(out) == losses(finished)
 
 
-def test_stopped_by_hand(photographs, finished, tmp_path, monkeypatch):
-    """Ctrl-C writes a checkpoint, and the next run goes on from there."""
+@pytest.mark.parametrize("stop", [3, 7])
+def test_stopped_by_hand(stop, photographs, finished, tmp_path, monkeypatch):
+    """Ctrl-C writes a checkpoint, also before there is any, and the next run goes on from there."""
     steps = train._batches
 
     def interrupted(*args):
         for step, batch in steps(*args):
-            if step == 7:
+            if step == stop:
                 raise KeyboardInterrupt
             yield step, batch
 
     monkeypatch.setattr(train, "_batches", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(photographs, tmp_path / "run")
-    assert (tmp_path / "run" / "checkpoints" / "7").is_dir()
+    assert (tmp_path / "run" / "checkpoints" / str(stop)).is_dir()
     monkeypatch.undo()
     run(photographs, tmp_path / "run")
     for a, b in zip(weights(tmp_path / "run"), weights(finished)):
