@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jaxdiff.cli import DtypeOption, ForceOption, convert_checkpoint
+from jaxdiff.cli.options import DtypeOption, ForceOption
+from jaxdiff.cli.priors import convert_checkpoint
 from jaxdiff.terminal import fail, run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

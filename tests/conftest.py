@@ -42,6 +42,15 @@ def hurried():
         yield
 
 
+@pytest.fixture
+def uncached(monkeypatch):
+    """The command line in this process leaves the user's folder of compiled programs alone."""
+    from jaxdiff.cli import priors, restoring
+
+    for module in (priors, restoring):
+        monkeypatch.setattr(module, "cache_compiled_programs", lambda: None)
+
+
 @pytest.fixture(scope="session")
 def faces64():
     import jaxdiff as jd

@@ -30,10 +30,9 @@ def fast(tiny):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, capsys, uncached):
     """Run `jaxdiff ARGS` in an empty folder; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "cache_compiled_programs", lambda: None)
     monkeypatch.setattr("warnings.showwarning", None, raising=False)
 
     def call(*args):
@@ -54,7 +53,10 @@ def photo(tmp_path):
 
 
 def test_help(run):
-    for command in ([], ["restore"], ["sample"], ["calibrate"], ["convert"]):
+    for command in (
+        [],
+        *([c] for c in ("restore", "evaluate", "sample", "calibrate", "train", "convert")),
+    ):
         code, out, _ = run(*command, "--help")
         assert code == 0 and "Usage" in out
 

@@ -58,7 +58,7 @@ def files(folder):
     return {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_folder_restored_by_two_hosts(photographs, tiny, tmp_path):
+def test_a_folder_restored_by_two_hosts(photographs, tiny, tmp_path, uncached):
     """Five images and a damaged one on two hosts with two devices each, against one with one."""
     arguments = ["restore", photographs, "--degrade", "--model", tiny, "--steps", 2]
     arguments += ["--samples", 2, "--sampler", "dps"]
@@ -79,7 +79,7 @@ def test_a_folder_restored_by_two_hosts(photographs, tiny, tmp_path):
     assert sum("5 × 2 samples" in " ".join(output.split()) for output in outputs) == 1
 
 
-def test_an_evaluation_on_two_hosts(photographs, tiny, tmp_path):
+def test_an_evaluation_on_two_hosts(photographs, tiny, tmp_path, uncached):
     (photographs / "damaged.png").unlink(missing_ok=True)
     arguments = ["evaluate", photographs, "--model", tiny, "--samplers", "dps", "--steps", "2"]
     codes, outputs = on_two_hosts(*arguments, "--out", "two", cwd=tmp_path)

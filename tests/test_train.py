@@ -236,7 +236,7 @@ def test_damaged_and_small_images_are_counted(photographs, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["absent", "empty", "damaged"])
-def test_no_images(source, tmp_path):
+def test_no_images(source, tmp_path, uncached):
     if source != "absent":
         (tmp_path / source).mkdir()
     if source == "damaged":

@@ -1,0 +1,5 @@
+"""`python -m jaxdiff.cli`."""
+
+from jaxdiff.cli import main
+
+main()

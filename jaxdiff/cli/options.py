@@ -1,0 +1,25 @@
+"""The options that several commands have."""
+
+from typing import Annotated
+
+import typer
+
+ModelOption = Annotated[
+    str, typer.Option(help="The prior: faces64, a diffusers folder, or a hub id.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0)]
+StepsOption = Annotated[int, typer.Option(help="Network evaluations.", min=1)]
+BatchOption = Annotated[int | None, typer.Option(help="Most samples at once.", min=1)]
+DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+DevicesOption = Annotated[
+    int | None, typer.Option(help="Spread over so many devices of this host.", min=1)
+]
+HostsOption = Annotated[
+    bool,
+    typer.Option(
+        "--hosts",
+        help="One of several processes, each with its share of the images: started by srun or "
+        "mpirun, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files in the destination.")]
