@@ -71,10 +71,10 @@ def evaluate(
         raise ValueError("covariance: the spectral sampler needs one: jaxdiff calibrate")
     coefficients = {count: denoiser.schedule.steps(count) for count in steps}
     settings = {"model": model, "seed": dataset.seed, "data": _fingerprint(dataset)}
-    if jax.process_index() > 0:
+    if not hosts.first():
         hosts.wait("the folder is checked")  # by the first, which then writes to it
     rows = _resume(out, settings)
-    if jax.process_index() == 0:
+    if hosts.first():
         hosts.wait("the folder is checked")
     measurements = [dataset[i] for i in range(len(dataset))]
     devices = 1 if sharding is None else sharding.mesh.size
@@ -107,7 +107,7 @@ def evaluate(
     hosts.wait("all is restored")
     every = _ordered(_rows(out), measurements)  # of all hosts, and of earlier grids
     hosts.wait("all is read")
-    if jax.process_index() == 0:
+    if hosts.first():
         _summarise(out, every)
     return [row for row in every if row["sampler"] in samplers and row["steps"] in steps]
 

@@ -62,6 +62,11 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[jax.process_index() :: jax.process_count()])
 
 
+def first() -> bool:
+    """Whether this is the host that prints, and writes what there is one of."""
+    return jax.process_index() == 0
+
+
 def wait(name: str) -> None:
     """Until every host is here."""
     if jax.process_count() > 1:

@@ -105,7 +105,7 @@ def restore_images(
         seconds = round(time.perf_counter() - started, 2)
         report = {"seconds": seconds, "images": images, "failed": bad}
         report = _gather(out, {"settings": dataclasses.asdict(settings)} | report, single)
-        if jax.process_index() == 0:
+        if hosts.first():
             _print(console, report, settings, out)
         bad = report["failed"]
     return bad
@@ -147,11 +147,11 @@ def _gather(out: Path, report: dict[str, Any], single: bool) -> dict[str, Any]:
         hosts.wait("parts are written")
         every = [json.loads((out / part).read_text()) for part in parts]
         report["seconds"] = max(part["seconds"] for part in every)
-        report["images"] = {k: v for part in every for k, v in sorted(part["images"].items())}
+        report["images"] = dict(sorted(i for part in every for i in part["images"].items()))
         report["failed"] = [line for part in every for line in part["failed"]]
         hosts.wait("parts are read")
         (out / parts[jax.process_index()]).unlink()
-    if jax.process_index() == 0:
+    if hosts.first():
         write("metrics.json", report | (next(iter(report["images"].values())) if single else {}))
     return report
 

@@ -202,10 +202,10 @@ def train(
     described = {"source": str(source), "init": init, "config": config.to_dict()}
     _check_run(out, described | dataclasses.asdict(settings))
     hosts.wait("the folder is checked")  # before the first of several writes to it
-    if jax.process_index() > 0:
+    if not hosts.first():
         hosts.wait("images are decoded")  # by the first
     pixels = prepare(source, out / "pixels", config.size[0], config.in_channels, progress=progress)
-    if jax.process_index() == 0:
+    if hosts.first():
         hosts.wait("images are decoded")
         text = json.dumps(described | dataclasses.asdict(settings), indent=2) + "\n"
         replace_file(out / "settings.json", lambda p: Path(p).write_text(text))
@@ -233,7 +233,7 @@ def train(
 
         def save(sample: bool) -> None:
             """What people look at, then the checkpoint: its log is there when it is."""
-            if jax.process_index() == 0:
+            if hosts.first():
                 weights = jax.tree.map(np.asarray, state.ema)  # of this host alone from here on
                 denoiser = jd.Denoiser(nnx.merge(graph, weights), schedule)
                 rows[-1]["validation_loss"] = validation_loss(denoiser, pixels.validation)

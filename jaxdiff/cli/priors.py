@@ -216,7 +216,8 @@ def train(
         command=shlex.join(["jaxdiff", *sys.argv[1:]]),
         progress=sys.stderr.isatty(),
     )
-    console.print(f"{model}, {out}/log.csv")
+    if hosts.first():
+        console.print(f"{model}, {out}/log.csv")
 
 
 def convert(

@@ -200,8 +200,9 @@ def evaluate(
         progress=sys.stderr.isatty(),
         sharding=hosts.spread(devices),
     )
-    console.print(Markdown(markdown(rows)))
-    console.print(f"{out}/results.csv, results.md, results.png")
+    if hosts.first():
+        console.print(Markdown(markdown(rows)))
+        console.print(f"{out}/results.csv, results.md, results.png")
 
 
 def parse_sigma(text: str) -> float:
