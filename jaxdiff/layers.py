@@ -30,22 +30,45 @@ def _conv2d_fwd(x, kernel, stride, padding):
 
 def _conv2d_bwd(stride, padding, residuals, g):
     x, kernel = residuals
-    # The barriers keep XLA from folding the flip and the spread back into the convolution.
-    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    pad = []
-    for axis, (low, _) in enumerate(padding):
-        size, width = x.shape[1 + axis], kernel.shape[axis]
-        spread = (g.shape[1 + axis] - 1) * stride + 1
-        pad.append((width - 1 - low, size - spread + low))
-    if stride > 1:
-        hole = (0, 0, stride - 1)
-        g_spread = lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), hole, hole, (0, 0, 0)))
-        g_spread = lax.optimization_barrier(g_spread)
-    else:
-        g_spread = g
-    dx = conv2d(g_spread, flipped, 1, tuple(pad))
+    dx = _input_gradient(g, kernel, stride, padding, x.shape[1:3])
     _, pullback = jax.vjp(lambda k: convolve(x, k, stride, padding), kernel)
     return dx, pullback(g)[0]
+
+
+def _input_gradient(g, kernel, stride, padding, shape):
+    """dx[stride·i − low + d] += g[i] kernel[d]: one dense convolution of g for each phase of dx.
+
+    Of an x whose height and width are multiples of the stride, as every UNet2D's are.
+
+    Spreading g with zeros for one convolution instead does stride² times the work: at stride 2,
+    0.34 against 0.79 ms (32², 64 channels), 27 against 75 ms (256², 128 channels; two cores, in a
+    scan, medians of one run).
+    """
+    swapped = kernel.swapaxes(2, 3)
+
+    def axis(phase, low, size, count, length):  # which taps of the kernel reach it, and the padding
+        taps = [d for d in range(size) if (d - phase - low) % stride == 0][::-1]
+        first, last = ((phase + low - d) // stride for d in (taps[0], taps[-1]))
+        return np.array(taps), (-first, -(-(length - phase) // stride) - count + last)
+
+    def dx(*phase):
+        rows, columns = (
+            axis(phase[a], padding[a][0], kernel.shape[a], g.shape[1 + a], shape[a]) for a in (0, 1)
+        )
+        # The barrier keeps XLA from folding the flip back into the convolution.
+        part = lax.optimization_barrier(swapped[rows[0][:, None], columns[0]])
+        return conv2d(g, part, 1, (rows[1], columns[1]))
+
+    return interleave([[dx(i, j) for j in range(stride)] for i in range(stride)])
+
+
+def interleave(phases):
+    """The image [n, sH, sW, C] whose every s-th row and column from (i, j) is phases[i][j]."""
+    n, h, w, c = phases[0][0].shape
+    s = len(phases)
+    if s == 1:
+        return phases[0][0]
+    return jnp.stack([jnp.stack(row, 3) for row in phases], 2).reshape(n, s * h, s * w, c)
 
 
 conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
@@ -289,4 +312,22 @@ class Upsample(nnx.Module):
         self.conv = Conv(channels, channels, 3, rngs=rngs)
 
     def __call__(self, x, temb, rngs=None):
-        return self.conv(upsample_nearest(x))
+        return upsample_conv2d(x, self.conv.kernel[...]) + self.conv.bias[...]
+
+
+def upsample_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`conv2d` of `upsample_nearest(x)` with a 3×3 kernel, without the large image.
+
+    Three neighbours of an output pixel are two pixels of x, one of them twice: each of the four
+    phases is a 2×2 convolution of x, with 2.25 times fewer products. In a scan, forward and with
+    the gradient, 0.6 times as long at 64², 0.55 at 256² (two cores, medians of one run).
+    """
+
+    def fold(k, axis, phase):
+        k0, k1, k2 = jnp.moveaxis(k, axis, 0)
+        return jnp.stack([k0 + k1, k2] if phase else [k0, k1 + k2], axis)
+
+    def y(i, j):
+        return conv2d(x, fold(fold(kernel, 0, i), 1, j), 1, ((1 - i, i), (1 - j, j)))
+
+    return interleave([[y(i, j) for j in (0, 1)] for i in (0, 1)])
