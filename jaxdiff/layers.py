@@ -328,6 +328,7 @@ def upsample_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.stack([k0 + k1, k2] if phase else [k0, k1 + k2], axis)
 
     def y(i, j):
-        return conv2d(x, fold(fold(kernel, 0, i), 1, j), 1, ((1 - i, i), (1 - j, j)))
+        part = fold(fold(kernel, 0, i), 1, j)
+        return cast(jax.Array, conv2d(x, part, 1, ((1 - i, i), (1 - j, j))))
 
     return interleave([[y(i, j) for j in (0, 1)] for i in (0, 1)])
