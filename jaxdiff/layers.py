@@ -9,30 +9,32 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jaxdiff.platform import Padding, convolve
+from jaxdiff import native
+from jaxdiff.platform import Padding, convolve, convolve_gradient, norms_natively
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """Cross-correlation of x [n, H, W, I] with kernel [h, w, I, O].
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def conv2d(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, stride: int, padding: Padding
+) -> jax.Array:
+    """Cross-correlation of x [n, H, W, I] with kernel [h, w, I, O], plus bias [O].
 
     XLA's CPU backend runs a convolution in a loop body on one thread unless it is exactly NHWC
     by HWIO (jax#12868), and the transpose rule's is not: its kernel is flipped and swapped by
     dimension numbers. So the gradient is written out, as such a convolution with the flipped
     kernel materialised: 5 times faster inside `lax.scan`, same values. The price is forward mode.
     """
-    return convolve(x, kernel, stride, padding)
+    return convolve(x, kernel, bias, stride, padding)
 
 
-def _conv2d_fwd(x, kernel, stride, padding):
-    return conv2d(x, kernel, stride, padding), (x, kernel)
+def _conv2d_fwd(x, kernel, bias, stride, padding):
+    return conv2d(x, kernel, bias, stride, padding), (x, kernel)
 
 
 def _conv2d_bwd(stride, padding, residuals, g):
     x, kernel = residuals
     dx = _input_gradient(g, kernel, stride, padding, x.shape[1:3])
-    _, pullback = jax.vjp(lambda k: convolve(x, k, stride, padding), kernel)
-    return dx, pullback(g)[0]
+    return dx, *convolve_gradient(x, g, kernel, stride, padding)
 
 
 conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
@@ -48,6 +50,7 @@ def _input_gradient(g, kernel, stride, padding, shape):
     scan, medians of one run). Not measured on an accelerator.
     """
     swapped = kernel.swapaxes(2, 3)
+    no_bias = jnp.zeros(kernel.shape[2], g.dtype)
 
     def axis(a, phase):  # the taps of the kernel that reach it, backwards, and the padding of g
         target = phase + padding[a][0]
@@ -60,7 +63,7 @@ def _input_gradient(g, kernel, stride, padding, shape):
         (rows, pad_rows), (columns, pad_columns) = axis(0, i), axis(1, j)
         # The barrier keeps XLA from folding the flip back into the convolution.
         part = lax.optimization_barrier(swapped[rows, columns])
-        return conv2d(g, part, 1, (pad_rows, pad_columns))
+        return conv2d(g, part, no_bias, 1, (pad_rows, pad_columns))
 
     return interleave([[dx(i, j) for j in range(stride)] for i in range(stride)])
 
@@ -72,7 +75,7 @@ def interleave(phases):
     return jnp.stack([jnp.stack(row, 3) for row in phases], 2).reshape(n, s * h, s * w, c)
 
 
-def upsample_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def upsample_conv2d(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """`conv2d` of `upsample_nearest(x)` with a 3×3 kernel, without the large image.
 
     Three neighbours of an output pixel are two pixels of x, one of them twice: each of the four
@@ -87,7 +90,7 @@ def upsample_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     def y(i, j):
         part = fold(fold(kernel, 0, i), 1, j)
-        return cast(jax.Array, conv2d(x, part, 1, ((1 - i, i), (1 - j, j))))
+        return cast(jax.Array, conv2d(x, part, bias, 1, ((1 - i, i), (1 - j, j))))
 
     return interleave([[y(i, j) for j in (0, 1)] for i in (0, 1)])
 
@@ -105,12 +108,34 @@ class Conv(nnx.Module):
         self.padding = ((size // 2, size // 2),) * 2 if padding is None else padding
 
     def __call__(self, x):
-        y = cast(jax.Array, conv2d(x, self.kernel[...], self.stride, self.padding))
-        return y + self.bias[...]
+        y = conv2d(x, self.kernel[...], self.bias[...], self.stride, self.padding)
+        return cast(jax.Array, y)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _native_norm(x, scale, bias, groups: int, eps: float, silu: bool):
+    """Group normalisation of [n, m, C] by `jaxdiff.native`."""
+    return native.group_norm(x, scale, bias, groups, eps, silu)[0]
+
+
+def _native_norm_fwd(x, scale, bias, groups, eps, silu):
+    y, stats = native.group_norm(x, scale, bias, groups, eps, silu)
+    return y, (x, scale, bias, stats)
+
+
+def _native_norm_bwd(groups, eps, silu, residuals, dy):
+    x, scale, bias, stats = residuals
+    return tuple(native.group_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu))
+
+
+_native_norm.defvjp(_native_norm_fwd, _native_norm_bwd)
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation of [n, H, W, C]; statistics in float32 at least, in two passes."""
+    """Group normalisation of [n, H, W, C], and an activation of it.
+
+    Statistics in float32 at least, and about the mean.
+    """
 
     def __init__(self, channels: int, groups: int, eps: float):
         self.scale = nnx.Param(jnp.ones(channels))
@@ -118,10 +143,17 @@ class GroupNorm(nnx.Module):
         self.groups = groups
         self.eps = eps
 
-    def __call__(self, x):
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
+    def __call__(self, x, act=None):
         n, c = x.shape[0], x.shape[-1]
-        pixels = x.astype(dtype).reshape(n, -1, c)
+        pixels = x.reshape(n, -1, c)
+        if norms_natively(x):
+            silu = act is jax.nn.silu
+            scale, bias = self.scale[...], self.bias[...]
+            y = cast(jax.Array, _native_norm(pixels, scale, bias, self.groups, self.eps, silu))
+            y = y.reshape(x.shape)
+            return y if act is None or silu else act(y)
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        pixels = pixels.astype(dtype)
 
         # Sums times a reciprocal, not means: whether XLA turns a division by a constant into such a
         # product depends on how many devices the program is for, and so would the rounding.
@@ -134,7 +166,8 @@ class GroupNorm(nnx.Module):
 
         mean = group_mean(pixels)
         scale = self.scale[...] * lax.rsqrt(group_mean(jnp.square(pixels - mean)) + self.eps)
-        return (pixels * scale + (self.bias[...] - mean * scale)).reshape(x.shape).astype(x.dtype)
+        y = (pixels * scale + (self.bias[...] - mean * scale)).reshape(x.shape).astype(x.dtype)
+        return y if act is None else act(y)
 
 
 def activation(name: str):
@@ -293,17 +326,16 @@ class Resnet(nnx.Module):
         )
 
     def __call__(self, x, temb, rngs=None):
-        h = self.act(self.norm1(x))
+        h = self.norm1(x, self.act)
         if self.resize is not None:
             x, h = self.resize(x), self.resize(h)
         h = self.conv1(h)
         temb = self.time_emb_proj(self.act(temb))[:, None, None]
         if self.scale_shift:
             scale, shift = jnp.split(temb, 2, -1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = self.act(self.norm2(h) * (1 + scale) + shift)
         else:
-            h = self.norm2(h + temb)
-        h = self.act(h)
+            h = self.norm2(h + temb, self.act)
         if self.dropout is not None:
             h = self.dropout(h, rngs=rngs)
         h = self.conv2(h)
@@ -330,4 +362,4 @@ class Upsample(nnx.Module):
         self.conv = Conv(channels, channels, 3, rngs=rngs)
 
     def __call__(self, x, temb, rngs=None):
-        return upsample_conv2d(x, self.conv.kernel[...]) + self.conv.bias[...]
+        return upsample_conv2d(x, self.conv.kernel[...], self.conv.bias[...])

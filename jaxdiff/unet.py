@@ -133,7 +133,7 @@ class UNet2D(nnx.Module):
             kept, beside = kept[:-count], kept[-count:]
             h, skip = block(h, skip, beside, temb, rngs)
 
-        h = self.conv_out(jax.nn.silu(self.conv_norm_out(h)))
+        h = self.conv_out(self.conv_norm_out(h, jax.nn.silu))
         if skip is not None:
             h = h + skip
         if self.config.time_embedding_type == "fourier":
@@ -370,7 +370,7 @@ class SkipUpBlock(nnx.Module):
             h = attention(h)
         skip = None if skip is None else fir_upsample(skip)
         if not self.last:
-            picture = self.skip_conv(jax.nn.silu(self.skip_norm(h)))
+            picture = self.skip_conv(self.skip_norm(h, jax.nn.silu))
             skip = picture if skip is None else skip + picture
             h = self.resnet_up(h, temb, rngs)
         return h, skip

@@ -1,0 +1,285 @@
+/* Convolutions in float32 for XLA's CPU backend: NHWC by HWIO, and the gradient to the kernel.
+ *
+ * Direct: a tile of output pixels × output channels stays in registers while the taps and input
+ * channels go by. Input rows are first copied, with their padding, into a band that fits the cache,
+ * so that no loop asks where the border is. Every output is one sum in one order, whatever the
+ * number of threads and of images beside it.
+ */
+#include "common.h"
+
+/* TILE pixels times two vectors, and two more, fill the registers. */
+#if defined(__AVX512F__)
+enum { TILE = 14 };
+#elif defined(__AVX__)
+enum { TILE = 6 };
+#else
+enum { TILE = 12 };
+#endif
+
+enum { BAND = 96 * 1024 }; /* bytes of input that are worked on at a time: a part of a core's L2 */
+
+typedef struct {
+  const float *x;    /* [n, h, wd, ci] */
+  const float *w;    /* the kernel [kh, kw, ci, co], or the output's gradient [n, oh, ow, co] */
+  const float *bias; /* [co] */
+  float *y;          /* the output [n, oh, ow, co], or the kernel's gradient */
+  long n, h, wd, ci, kh, kw, co, oh, ow, stride, top, left, right;
+  long rows;   /* output rows of a band */
+  long bands;  /* of an image */
+  long groups; /* of output channels */
+  long parts;  /* of the sum over pixels, for the kernel's gradient */
+  float *total, *total_bias; /* their sums */
+} conv;
+
+/* ---- input rows with their padding ---------------------------------------------------------- */
+
+/* The input of output rows [first, first + rows) of an image, [., left + w + right, ci]. */
+static const float *padded(const conv *c, long image, long first, long rows) {
+  long width = c->left + c->wd + c->right, line = width * c->ci;
+  long start = first * c->stride - c->top, count = (rows - 1) * c->stride + c->kh;
+  const float *x = c->x + image * c->h * c->wd * c->ci;
+  if (!c->left && !c->right && start >= 0 && start + count <= c->h) return x + start * line;
+  float *out = scratch(0, count * line), *to = out;
+  for (long r = start; r < start + count; r++, to += line) {
+    if (r < 0 || r >= c->h) {
+      memset(to, 0, line * sizeof(float));
+      continue;
+    }
+    memset(to, 0, c->left * c->ci * sizeof(float));
+    memcpy(to + c->left * c->ci, x + r * c->wd * c->ci, c->wd * c->ci * sizeof(float));
+    memset(to + (c->left + c->wd) * c->ci, 0, c->right * c->ci * sizeof(float));
+  }
+  return out;
+}
+
+/* ---- y = x * kernel --------------------------------------------------------------------------- */
+
+/* P pixels × Q vectors of one output row. Kernel vectors of consecutive input channels are `step`
+ * apart, the Q vectors `apart`. */
+INLINE void pixels(const int P, const int Q, const conv *c, const float *x, const float *w,
+                   long step, long apart, const float *bias, float *y, long last) {
+  long line = (c->left + c->wd + c->right) * c->ci, pixel = c->stride * c->ci;
+  vec sum[TILE][2];
+#pragma GCC unroll 16
+  for (int p = 0; p < P; p++)
+#pragma GCC unroll 2
+    for (int q = 0; q < Q; q++) sum[p][q] = *(const vec *)(bias + q * V);
+  for (long i = 0; i < c->kh; i++) {
+    const float *row = x + i * line; /* the taps of a row and their channels are one run */
+    for (long k = c->kw * c->ci; k; k--, row++, w += step) {
+      vec w0 = *(const vec *)w, w1 = Q == 2 ? *(const vec *)(w + apart) : w0;
+#pragma GCC unroll 16
+      for (int p = 0; p < P; p++) {
+        float at = row[p * pixel];
+        sum[p][0] += at * w0;
+        if (Q == 2) sum[p][1] += at * w1;
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < P; p++) {
+    float *to = y + p * c->co;
+    if (Q == 2) *(vec *)to = sum[p][0], to += V;
+    vec end = Q == 2 ? sum[p][1] : sum[p][0];
+    if (last == V) *(vec *)to = end;
+    else memcpy(to, &end, last * sizeof(float));
+  }
+}
+
+static void some_pixels(int P, int Q, const conv *c, const float *x, const float *w, long step,
+                        long apart, const float *bias, float *y, long last) {
+  switch (2 * P + Q) {
+#define CASE(p) \
+  case 2 * p + 1: return pixels(p, 1, c, x, w, step, apart, bias, y, last); \
+  case 2 * p + 2: return pixels(p, 2, c, x, w, step, apart, bias, y, last);
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if !defined(__AVX__) || defined(__AVX512F__)
+    CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+#if defined(__AVX512F__)
+    CASE(13) CASE(14)
+#endif
+#undef CASE
+  }
+}
+
+static void forward_item(void *data, long item) {
+  const conv *c = data;
+  long group = item % c->groups, first = item / c->groups % c->bands * c->rows;
+  long image = item / c->groups / c->bands, rows = min(c->rows, c->oh - first);
+  const float *x = padded(c, image, first, rows);
+  long line = (c->left + c->wd + c->right) * c->ci, depth = c->kh * c->kw * c->ci;
+  long vectors = ceil_div(c->co, V), each = ceil_div(ceil_div(vectors, 2), c->groups) * 2;
+  bool plain = c->co % V == 0;
+  long step = plain ? c->co : V, apart = plain ? V : depth * V;
+  long tiles = ceil_div(c->ow, TILE);
+  for (long v = group * each; v < min(vectors, (group + 1) * each); v += 2) {
+    int Q = (int)min(2, vectors - v);
+    const float *w = plain ? c->w + v * V : c->w + v * depth * V;
+    long last = min(V, c->co - (v + Q - 1) * V);
+    for (long r = 0; r < rows; r++) {
+      float *y = c->y + ((image * c->oh + first + r) * c->ow) * c->co + v * V;
+      for (long t = 0; t < tiles; t++) {
+        long from = t * c->ow / tiles, to = (t + 1) * c->ow / tiles;
+        some_pixels((int)(to - from), Q, c, x + r * c->stride * line + from * c->stride * c->ci, w,
+                    step, apart, c->bias + v * V, y + from * c->co, last);
+      }
+    }
+  }
+}
+
+/* The kernel as [vectors of co, taps, ci, V], filled up with zeros. */
+static const float *packed(const conv *c, float *out) {
+  long depth = c->kh * c->kw * c->ci;
+  for (long o = 0; o < ceil_div(c->co, V) * V; o++)
+    for (long d = 0; d < depth; d++)
+      out[(o / V * depth + d) * V + o % V] = o < c->co ? c->w[d * c->co + o] : 0;
+  return out;
+}
+
+static void forward(XLA_FFI_CallFrame *frame, conv *c) {
+  long depth = c->kh * c->kw * c->ci, width = c->left + c->wd + c->right;
+  long pairs = ceil_div(c->co, 2 * V);
+  c->rows = max(1, min(BAND / 4 / (width * c->ci * c->stride) - c->kh + 1, c->oh));
+  while (c->rows > 1 && c->n * ceil_div(c->oh, c->rows) * pairs < 16) c->rows = (c->rows + 1) / 2;
+  c->bands = ceil_div(c->oh, c->rows);
+  c->groups = min(pairs, ceil_div(16, c->n * c->bands));
+  if (c->co % V) {
+    long wide = ceil_div(c->co, V) * V;
+    float *bias = scratch(2, wide);
+    memset(bias, 0, wide * sizeof(float));
+    c->bias = memcpy(bias, c->bias, c->co * sizeof(float));
+    c->w = packed(c, scratch(1, depth * wide));
+  }
+  share(frame, c->n * c->bands * c->groups, forward_item, c);
+}
+
+/* ---- the gradients of kernel and bias: x ⋆ g and the sum of g --------------------------------- */
+
+enum { CI = 8 }; /* input channels of a tile */
+
+/* P input channels × Q vectors of output channels of one tap, summed over `count` pixels. */
+INLINE void channels(const int P, const int Q, const float *x, long pixel, const float *g, long co,
+                     long count, float *dw, long step) {
+  vec sum[CI][2];
+#pragma GCC unroll 8
+  for (int p = 0; p < P; p++) sum[p][0] = sum[p][1] = (vec){0};
+  for (; count; count--, x += pixel, g += co) {
+    vec g0 = *(const vec *)g, g1 = Q == 2 ? *(const vec *)(g + V) : g0;
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++) {
+      sum[p][0] += x[p] * g0;
+      if (Q == 2) sum[p][1] += x[p] * g1;
+    }
+  }
+#pragma GCC unroll 8
+  for (int p = 0; p < P; p++) {
+    *(vec *)(dw + p * step) += sum[p][0];
+    if (Q == 2) *(vec *)(dw + p * step + V) += sum[p][1];
+  }
+}
+
+static void some_channels(int P, int Q, const float *x, long pixel, const float *g, long co,
+                          long count, float *dw, long step) {
+  switch (2 * P + Q) {
+#define CASE(p) \
+  case 2 * p + 1: return channels(p, 1, x, pixel, g, co, count, dw, step); \
+  case 2 * p + 2: return channels(p, 2, x, pixel, g, co, count, dw, step);
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+#undef CASE
+  }
+}
+
+/* One part's sums over its rows of all images, for one group of output channels: [taps · ci, co
+ * filled up to V], and the bias's in one more row. */
+static void backward_item(void *data, long item) {
+  const conv *c = data;
+  long part = item / c->groups, group = item % c->groups;
+  long wide = ceil_div(c->co, V) * V, vectors = wide / V, taps = c->kh * c->kw * c->ci;
+  long each = ceil_div(ceil_div(vectors, 2), c->groups) * 2;
+  long begin = group * each, stop = min(vectors, begin + each);
+  long line = (c->left + c->wd + c->right) * c->ci, total = c->n * c->oh;
+  float *dw = c->y + part * (taps + 1) * wide;
+  for (long t = 0; t <= taps && begin < stop; t++)
+    memset(dw + t * wide + begin * V, 0, (stop - begin) * V * sizeof(float));
+  long end = (part + 1) * total / c->parts;
+  for (long at = part * total / c->parts, rows; at < end; at += rows) {
+    long image = at / c->oh, first = at % c->oh;
+    rows = min(min(c->rows, c->oh - first), end - at);
+    const float *x = padded(c, image, first, rows), *g = c->w + at * c->ow * c->co;
+    if (wide != c->co) {
+      float *filled = scratch(1, rows * c->ow * wide);
+      memset(filled, 0, rows * c->ow * wide * sizeof(float));
+      for (long p = 0; p < rows * c->ow; p++)
+        memcpy(filled + p * wide, g + p * c->co, c->co * sizeof(float));
+      g = filled;
+    }
+    for (long v = begin; v < stop; v++) {
+      vec sum = {0};
+      for (long p = 0; p < rows * c->ow; p++) sum += *(const vec *)(g + p * wide + v * V);
+      *(vec *)(dw + taps * wide + v * V) += sum;
+    }
+    for (long v = begin; v < stop; v += 2)
+      for (long i = 0; i < c->kh; i++)
+        for (long j = 0; j < c->kw; j++)
+          for (long k = 0; k < c->ci; k += CI)
+            for (long r = 0; r < rows; r++)
+              some_channels((int)min(CI, c->ci - k), (int)min(2, stop - v),
+                            x + (r * c->stride + i) * line + j * c->ci + k, c->stride * c->ci,
+                            g + r * c->ow * wide + v * V, wide, c->ow,
+                            dw + ((i * c->kw + j) * c->ci + k) * wide + v * V, wide);
+  }
+}
+
+/* A tap's rows of the gradient, or the bias's: the parts, added up in their order. */
+static void add_parts(void *data, long tap) {
+  const conv *c = data;
+  long wide = ceil_div(c->co, V) * V, taps = c->kh * c->kw * c->ci;
+  for (long t = tap * c->ci; t < min((tap + 1) * c->ci, taps + 1); t++) {
+    float *to = t < taps ? c->total + t * c->co : c->total_bias;
+    memcpy(to, c->y + t * wide, c->co * sizeof(float));
+    for (long part = 1; part < c->parts; part++)
+      for (long o = 0; o < c->co; o++) to[o] += c->y[(part * (taps + 1) + t) * wide + o];
+  }
+}
+
+static void backward(XLA_FFI_CallFrame *frame, conv *c) {
+  long wide = ceil_div(c->co, V) * V, pairs = ceil_div(c->co, 2 * V);
+  c->rows = max(1, min(BAND / 4 / ((c->left + c->wd + c->right) * c->ci * c->stride), c->oh));
+  /* Not by the number of threads: the order of the sum is fixed. */
+  c->groups = min(pairs, 8);
+  c->parts = min(ceil_div(8, c->groups), c->n * c->oh);
+  c->total = c->y;
+  c->y = scratch(2, c->parts * (c->kh * c->kw * c->ci + 1) * wide);
+  share(frame, c->parts * c->groups, backward_item, c);
+  share(frame, c->kh * c->kw + 1, add_parts, c);
+}
+
+/* ---- XLA's side ------------------------------------------------------------------------------------ */
+
+static conv read(XLA_FFI_CallFrame *frame) {
+  const int64_t *a = attribute(frame, 0);
+  XLA_FFI_Buffer *x = argument(frame, 0), *w = argument(frame, 1), *y = result(frame, 0);
+  return (conv){.x = x->data, .w = w->data, .y = y->data, .n = x->dims[0], .h = x->dims[1],
+                .wd = x->dims[2], .ci = x->dims[3], .stride = a[0], .top = a[1], .left = a[2], .right = a[3]};
+}
+
+XLA_FFI_Error *jaxdiff_conv(XLA_FFI_CallFrame *frame) {
+  if (asked(frame)) return NULL;
+  conv c = read(frame);
+  int64_t *w = argument(frame, 1)->dims, *y = result(frame, 0)->dims;
+  c.kh = w[0], c.kw = w[1], c.co = w[3], c.oh = y[1], c.ow = y[2];
+  c.bias = argument(frame, 2)->data;
+  forward(frame, &c);
+  return NULL;
+}
+
+XLA_FFI_Error *jaxdiff_conv_gradient(XLA_FFI_CallFrame *frame) {
+  if (asked(frame)) return NULL;
+  conv c = read(frame);
+  int64_t *g = argument(frame, 1)->dims, *w = result(frame, 0)->dims;
+  c.kh = w[0], c.kw = w[1], c.co = w[3], c.oh = g[1], c.ow = g[2];
+  c.total_bias = result(frame, 1)->data;
+  backward(frame, &c);
+  return NULL;
+}
