@@ -20,7 +20,10 @@ import jax
 import numpy as np
 from platformdirs import user_cache_dir
 
-SOURCES = [Path(__file__).with_name(name) for name in ("common.h", "conv.c", "norm.c")]
+HEADERS, SOURCES = (
+    [Path(__file__).with_name(name) for name in names]
+    for names in (("common.h", "tiles.h"), ("conv.c", "winograd.c", "norm.c"))
+)
 CONV, CONV_GRADIENT = "jaxdiff_conv", "jaxdiff_conv_gradient"
 NORM, NORM_GRADIENT = "jaxdiff_group_norm", "jaxdiff_group_norm_gradient"
 
@@ -52,14 +55,14 @@ def build(folder: Path) -> Path:
     described = subprocess.run(
         [compiler, *flags, "-dM", "-E", "-"], input=b"", capture_output=True
     )  # the processor's features too
-    texts = [source.read_bytes() for source in SOURCES]
+    texts = [path.read_bytes() for path in (*HEADERS, *SOURCES)]
     of = (*texts, described.stdout, jax.__version__.encode(), *map(str.encode, flags))
     path = folder / f"native-{hashlib.sha256(b'|'.join(of)).hexdigest()[:16]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             built = Path(temporary) / "native.so"
-            command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", *SOURCES[1:], "-o", built]
+            command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", *SOURCES, "-o", built]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise OSError(f"{compiler}: {done.stderr.strip()}")

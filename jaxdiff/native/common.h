@@ -24,7 +24,7 @@ static inline long ceil_div(long a, long b) { return (a + b - 1) / b; }
 
 /* Memory of a thread's own, kept from call to call. */
 static inline float *scratch(int which, size_t floats) {
-  static _Thread_local struct { float *data; size_t size; } kept[3];
+  static _Thread_local struct { float *data; size_t size; } kept[4];
   if (kept[which].size < floats) {
     free(kept[which].data);
     kept[which].data = aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64);

@@ -5,31 +5,9 @@
  * so that no loop asks where the border is. Every output is one sum in one order, whatever the
  * number of threads and of images beside it.
  */
-#include "common.h"
-
-/* TILE pixels times two vectors, and two more, fill the registers. */
-#if defined(__AVX512F__)
-enum { TILE = 14 };
-#elif defined(__AVX__)
-enum { TILE = 6 };
-#else
-enum { TILE = 12 };
-#endif
+#include "tiles.h"
 
 enum { BAND = 96 * 1024 }; /* bytes of input that are worked on at a time: a part of a core's L2 */
-
-typedef struct {
-  const float *x;    /* [n, h, wd, ci] */
-  const float *w;    /* the kernel [kh, kw, ci, co], or the output's gradient [n, oh, ow, co] */
-  const float *bias; /* [co] */
-  float *y;          /* the output [n, oh, ow, co], or the kernel's gradient */
-  long n, h, wd, ci, kh, kw, co, oh, ow, stride, top, left, right;
-  long rows;   /* output rows of a band */
-  long bands;  /* of an image */
-  long groups; /* of output channels */
-  long parts;  /* of the sum over pixels, for the kernel's gradient */
-  float *total, *total_bias; /* their sums */
-} conv;
 
 /* ---- input rows with their padding ---------------------------------------------------------- */
 
@@ -53,55 +31,6 @@ static const float *padded(const conv *c, long image, long first, long rows) {
 }
 
 /* ---- y = x * kernel --------------------------------------------------------------------------- */
-
-/* P pixels × Q vectors of one output row. Kernel vectors of consecutive input channels are `step`
- * apart, the Q vectors `apart`. */
-INLINE void pixels(const int P, const int Q, const conv *c, const float *x, const float *w,
-                   long step, long apart, const float *bias, float *y, long last) {
-  long line = (c->left + c->wd + c->right) * c->ci, pixel = c->stride * c->ci;
-  vec sum[TILE][2];
-#pragma GCC unroll 16
-  for (int p = 0; p < P; p++)
-#pragma GCC unroll 2
-    for (int q = 0; q < Q; q++) sum[p][q] = *(const vec *)(bias + q * V);
-  for (long i = 0; i < c->kh; i++) {
-    const float *row = x + i * line; /* the taps of a row and their channels are one run */
-    for (long k = c->kw * c->ci; k; k--, row++, w += step) {
-      vec w0 = *(const vec *)w, w1 = Q == 2 ? *(const vec *)(w + apart) : w0;
-#pragma GCC unroll 16
-      for (int p = 0; p < P; p++) {
-        float at = row[p * pixel];
-        sum[p][0] += at * w0;
-        if (Q == 2) sum[p][1] += at * w1;
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int p = 0; p < P; p++) {
-    float *to = y + p * c->co;
-    if (Q == 2) *(vec *)to = sum[p][0], to += V;
-    vec end = Q == 2 ? sum[p][1] : sum[p][0];
-    if (last == V) *(vec *)to = end;
-    else memcpy(to, &end, last * sizeof(float));
-  }
-}
-
-static void some_pixels(int P, int Q, const conv *c, const float *x, const float *w, long step,
-                        long apart, const float *bias, float *y, long last) {
-  switch (2 * P + Q) {
-#define CASE(p) \
-  case 2 * p + 1: return pixels(p, 1, c, x, w, step, apart, bias, y, last); \
-  case 2 * p + 2: return pixels(p, 2, c, x, w, step, apart, bias, y, last);
-    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if !defined(__AVX__) || defined(__AVX512F__)
-    CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
-#endif
-#if defined(__AVX512F__)
-    CASE(13) CASE(14)
-#endif
-#undef CASE
-  }
-}
 
 static void forward_item(void *data, long item) {
   const conv *c = data;
@@ -155,40 +84,6 @@ static void forward(XLA_FFI_CallFrame *frame, conv *c) {
 }
 
 /* ---- the gradients of kernel and bias: x ⋆ g and the sum of g --------------------------------- */
-
-enum { CI = 8 }; /* input channels of a tile */
-
-/* P input channels × Q vectors of output channels of one tap, summed over `count` pixels. */
-INLINE void channels(const int P, const int Q, const float *x, long pixel, const float *g, long co,
-                     long count, float *dw, long step) {
-  vec sum[CI][2];
-#pragma GCC unroll 8
-  for (int p = 0; p < P; p++) sum[p][0] = sum[p][1] = (vec){0};
-  for (; count; count--, x += pixel, g += co) {
-    vec g0 = *(const vec *)g, g1 = Q == 2 ? *(const vec *)(g + V) : g0;
-#pragma GCC unroll 8
-    for (int p = 0; p < P; p++) {
-      sum[p][0] += x[p] * g0;
-      if (Q == 2) sum[p][1] += x[p] * g1;
-    }
-  }
-#pragma GCC unroll 8
-  for (int p = 0; p < P; p++) {
-    *(vec *)(dw + p * step) += sum[p][0];
-    if (Q == 2) *(vec *)(dw + p * step + V) += sum[p][1];
-  }
-}
-
-static void some_channels(int P, int Q, const float *x, long pixel, const float *g, long co,
-                          long count, float *dw, long step) {
-  switch (2 * P + Q) {
-#define CASE(p) \
-  case 2 * p + 1: return channels(p, 1, x, pixel, g, co, count, dw, step); \
-  case 2 * p + 2: return channels(p, 2, x, pixel, g, co, count, dw, step);
-    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
-#undef CASE
-  }
-}
 
 /* One part's sums over its rows of all images, for one group of output channels: [taps · ci, co
  * filled up to V], and the bias's in one more row. */
@@ -244,11 +139,9 @@ static void add_parts(void *data, long tap) {
 }
 
 static void backward(XLA_FFI_CallFrame *frame, conv *c) {
-  long wide = ceil_div(c->co, V) * V, pairs = ceil_div(c->co, 2 * V);
+  long wide = ceil_div(c->co, V) * V;
   c->rows = max(1, min(BAND / 4 / ((c->left + c->wd + c->right) * c->ci * c->stride), c->oh));
-  /* Not by the number of threads: the order of the sum is fixed. */
-  c->groups = min(pairs, 8);
-  c->parts = min(ceil_div(8, c->groups), c->n * c->oh);
+  split(c, c->n * c->oh);
   c->total = c->y;
   c->y = scratch(2, c->parts * (c->kh * c->kw * c->ci + 1) * wide);
   share(frame, c->parts * c->groups, backward_item, c);
@@ -270,7 +163,8 @@ XLA_FFI_Error *jaxdiff_conv(XLA_FFI_CallFrame *frame) {
   int64_t *w = argument(frame, 1)->dims, *y = result(frame, 0)->dims;
   c.kh = w[0], c.kw = w[1], c.co = w[3], c.oh = y[1], c.ow = y[2];
   c.bias = argument(frame, 2)->data;
-  forward(frame, &c);
+  /* Of one image: it must not depend on how many there are. */
+  (by_winograd(&c, c.oh * c.ow / 4) ? winograd : forward)(frame, &c);
   return NULL;
 }
 
@@ -280,6 +174,6 @@ XLA_FFI_Error *jaxdiff_conv_gradient(XLA_FFI_CallFrame *frame) {
   int64_t *g = argument(frame, 1)->dims, *w = result(frame, 0)->dims;
   c.kh = w[0], c.kw = w[1], c.co = w[3], c.oh = g[1], c.ow = g[2];
   c.total_bias = result(frame, 1)->data;
-  backward(frame, &c);
+  (by_winograd(&c, c.n * c.oh * c.ow / 4) ? winograd_gradient : backward)(frame, &c);
   return NULL;
 }
