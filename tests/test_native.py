@@ -1,22 +1,34 @@
 """The kernels in C against XLA's, and what happens where they can't be built."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from platformdirs import user_cache_dir
 
 from jaxdiff import native, platform
 from jaxdiff.layers import GroupNorm, conv2d
 
+# Not `available()`: where there is a compiler, a library that fails to build is a failure.
+COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
 pytestmark = pytest.mark.skipif(
-    jax.default_backend() != "cpu" or not native.available(),
+    jax.default_backend() != "cpu" or COMPILER is None,
     reason="jaxdiff.native needs a CPU backend and a C compiler",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built():
+    assert native.available(), native.build(Path(user_cache_dir("jaxdiff")))
+
+
 # n, (H, W), channels in and out, (h, w), stride, padding: whole vectors and not, every border
 CONVOLUTIONS = {
     "of 3 channels": (2, (9, 7), 3, 32, (3, 3), 1, ((1, 1), (1, 1))),
