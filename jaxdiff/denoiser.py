@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.pytree import pytree
+from jaxdiff.pytree import pytree, static
 from jaxdiff.schedule import Schedule, Steps
 from jaxdiff.unet import UNet2D
 
@@ -38,6 +38,9 @@ class Denoiser:
         unet, schedule: what `jd.load` returns.
         class_label: for a class-conditional network, the class of every sample: an integer, or
             an embedding [time_embed_dim].
+        remat: rematerialisation, for a guided sampler (DPS, ΠGDM) whose gradient does not fit:
+            what the gradient needs of the network is computed again and not kept. A step of
+            CelebA-HQ's network at 256² takes half of the memory and 1.3 times as long (CPU).
 
     Raises:
         ValueError: if the network's outputs do not fit the schedule's variance type, or the
@@ -53,6 +56,7 @@ class Denoiser:
     unet: UNet2D
     schedule: Schedule
     class_label: Any = None
+    remat: bool = static(default=False)
 
     def __post_init__(self):
         c, variance_type = self.unet.config, self.schedule.config.variance_type
@@ -89,7 +93,9 @@ class Denoiser:
         if labels is not None:
             labels = jnp.asarray(labels)
             labels = jnp.broadcast_to(labels, (batch.shape[0], *labels.shape))
-        output = self.unet(batch, t, labels).astype(dtype).reshape(*x_t.shape[:-1], -1)
+        output = (
+            self.unet(batch, t, labels, remat=self.remat).astype(dtype).reshape(*x_t.shape[:-1], -1)
+        )
         variance = fraction = None
         if config.variance_type == "learned":
             output, variance = jnp.split(output, 2, -1)

@@ -234,7 +234,7 @@ class Attention(nnx.Module):
         self.to_v = nnx.Linear(channels, inner, rngs=rngs)
         self.to_out = nnx.List([nnx.Linear(inner, channels, rngs=rngs)])
 
-    def __call__(self, x):
+    def __call__(self, x, temb=None, rngs=None):
         n, height, width, c = x.shape
         h = x if self.group_norm is None else self.group_norm(x)
         h = h.reshape(n, height * width, c)

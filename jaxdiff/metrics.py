@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.ndimage
+import scipy  # whose parts load at their first use
 
 from jaxdiff.data import to_uint8
 from jaxdiff.operators import Blur

@@ -36,6 +36,8 @@ class Settings:
     seed: int
     fit: str | None
     batch_size: int | None
+    remat: bool = False
+    precision: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def restore_images(
     if jobs:
         sampler = named(
             name,
-            jd.Denoiser(unet, schedule),
+            jd.Denoiser(unet, schedule, remat=settings.remat),
             operator,
             np.stack([job.y for job in jobs]),
             settings.sigma,
@@ -123,6 +125,7 @@ def _sample(sampler, steps, jobs, settings: Settings, sharding, console: Console
         progress=console.is_terminal,
         keep=_converged,
         sharding=sharding,
+        precision=settings.precision,
     )
     if not np.all(converged):
         warnings.warn(

@@ -25,6 +25,7 @@ from jaxdiff.layers import (
     positional_embedding,
     upsample_nearest,
 )
+from jaxdiff.platform import recompute
 
 
 class UNet2D(nnx.Module):
@@ -96,7 +97,9 @@ class UNet2D(nnx.Module):
         """The dtype of the weights and of the computation."""
         return self.conv_in.kernel.dtype
 
-    def __call__(self, x, t, class_labels=None, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(
+        self, x, t, class_labels=None, *, rngs: nnx.Rngs | None = None, remat: bool = False
+    ) -> jax.Array:
         """Evaluate the network.
 
         Args:
@@ -106,13 +109,18 @@ class UNet2D(nnx.Module):
             class_labels: [n] integers, or [n, time_embed_dim] where `class_embed_type` is
                 "identity"; needed exactly by a class-conditional network.
             rngs: the dropout stream, for training only (`unet.train()`).
+            remat: for a gradient, keep the inputs of its layers and no more, and compute the
+                rest again: half the memory, a third more time, same values.
 
         Returns:
             [n, H, W, out_channels].
 
         Raises:
-            ValueError: for a wrong shape, or labels that are missing or not expected.
+            ValueError: for a wrong shape, labels that are missing or not expected, dropout with
+                `remat`.
         """
+        if remat and rngs is not None:
+            raise ValueError("remat: a layer's dropout can't be drawn twice: leave rngs out")
         _check_input(x, class_labels, self.config)
         if self.config.center_input_sample:
             x = 2 * x - 1.0
@@ -120,18 +128,29 @@ class UNet2D(nnx.Module):
         t = jnp.broadcast_to(jnp.asarray(t), x.shape[:1])
         temb = self._embed(t, class_labels)
 
+        def run(layer, *parts):
+            """A layer on the channels of all parts."""
+            if not remat:
+                return layer(_joined(parts), temb, rngs)
+            graph, weights = nnx.split(layer)
+
+            def again(weights, temb, *parts):
+                return nnx.merge(graph, weights)(_joined(parts), temb)
+
+            return recompute(again, weights, temb, *parts)
+
         skip, h = x, self.conv_in(x)
         kept = [h]
         for block in self.down_blocks:
-            h, skip, outputs = block(h, skip, temb, rngs)
+            h, skip, outputs = block(h, skip, run)
             kept += outputs
         if self.mid_block is not None:
-            h = self.mid_block(h, temb, rngs)
+            h = self.mid_block(h, run)
         skip = None
         for block in self.up_blocks:
             count = len(block.resnets)
             kept, beside = kept[:-count], kept[-count:]
-            h, skip = block(h, skip, beside, temb, rngs)
+            h, skip = block(h, skip, beside, run)
 
         h = self.conv_out(self.conv_norm_out(h, jax.nn.silu))
         if skip is not None:
@@ -159,6 +178,10 @@ class UNet2D(nnx.Module):
         if self.config.class_embed_type == "timestep":
             class_labels = self._project(class_labels).astype(self.dtype)
         return temb + self.class_embedding(class_labels)
+
+
+def _joined(parts):
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
 
 
 def _check_input(x, class_labels, c: UNet2DConfig):
@@ -209,15 +232,15 @@ class DownBlock(nnx.Module):
             else Downsample(channels, config.downsample_padding, rngs=rngs)
         )
 
-    def __call__(self, h, skip, temb, rngs):
+    def __call__(self, h, skip, run):
         outputs = []
         for i, resnet in enumerate(self.resnets):
-            h = resnet(h, temb, rngs)
+            h = run(resnet, h)
             if self.attentions:
-                h = self.attentions[i](h)
+                h = run(self.attentions[i], h)
             outputs.append(h)
         for downsampler in self.downsamplers:
-            h = downsampler(h, temb, rngs)
+            h = run(downsampler, h)
             outputs.append(h)
         return h, skip, outputs
 
@@ -256,16 +279,16 @@ class SkipDownBlock(nnx.Module):
             )
             self.skip_conv = Conv(3, channels, 1, rngs=rngs)
 
-    def __call__(self, h, skip, temb, rngs):
+    def __call__(self, h, skip, run):
         outputs = []
         for i, resnet in enumerate(self.resnets):
-            h = resnet(h, temb, rngs)
+            h = run(resnet, h)
             if self.attentions:
-                h = self.attentions[i](h)
+                h = run(self.attentions[i], h)
             outputs.append(h)
         if not self.last:
             skip = fir_downsample(skip)
-            h = self.skip_conv(skip) + self.resnet_down(h, temb, rngs)
+            h = self.skip_conv(skip) + run(self.resnet_down, h)
             outputs.append(h)
         return h, skip, outputs
 
@@ -289,11 +312,11 @@ class MidBlock(nnx.Module):
                 _attention(channels, config, scale, groups=attn_groups, rngs=rngs)
             )
 
-    def __call__(self, h, temb, rngs):
-        h = self.resnets[0](h, temb, rngs)
+    def __call__(self, h, run):
+        h = run(self.resnets[0], h)
         for attention in self.attentions:
-            h = attention(h)
-        return self.resnets[1](h, temb, rngs)
+            h = run(attention, h)
+        return run(self.resnets[1], h)
 
 
 class UpBlock(nnx.Module):
@@ -315,13 +338,13 @@ class UpBlock(nnx.Module):
             else Upsample(channels, rngs=rngs)
         )
 
-    def __call__(self, h, skip, beside, temb, rngs):
+    def __call__(self, h, skip, beside, run):
         for i, resnet in enumerate(self.resnets):
-            h = resnet(jnp.concatenate([h, beside[-1 - i]], -1), temb, rngs)
+            h = run(resnet, h, beside[-1 - i])
             if self.attentions:
-                h = self.attentions[i](h)
+                h = run(self.attentions[i], h)
         for upsampler in self.upsamplers:
-            h = upsampler(h, temb, rngs)
+            h = run(upsampler, h)
         return h, skip
 
 
@@ -363,16 +386,16 @@ class SkipUpBlock(nnx.Module):
             self.skip_conv = Conv(channels, 3, 3, rngs=rngs)
             self.skip_norm = GroupNorm(channels, groups_out, config.norm_eps)
 
-    def __call__(self, h, skip, beside, temb, rngs):
+    def __call__(self, h, skip, beside, run):
         for i, resnet in enumerate(self.resnets):
-            h = resnet(jnp.concatenate([h, beside[-1 - i]], -1), temb, rngs)
+            h = run(resnet, h, beside[-1 - i])
         for attention in self.attentions:
-            h = attention(h)
+            h = run(attention, h)
         skip = None if skip is None else fir_upsample(skip)
         if not self.last:
             picture = self.skip_conv(self.skip_norm(h, jax.nn.silu))
             skip = picture if skip is None else skip + picture
-            h = self.resnet_up(h, temb, rngs)
+            h = run(self.resnet_up, h)
         return h, skip
 
 

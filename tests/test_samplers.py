@@ -368,6 +368,8 @@ def test_bad_calls(steps):
         jd.sample(sampler, steps, key=KEY, n=0)
     with pytest.raises(ValueError, match="batch_size"):
         jd.sample(sampler, steps, key=KEY, batch_size=0)
+    with pytest.raises(ValueError, match="precision"):
+        jd.sample(sampler, steps, key=KEY, precision="low")
     with pytest.raises(ValueError, match="step_size"):
         jd.DPS(
             sampler.denoiser,
@@ -383,6 +385,21 @@ def test_bad_calls(steps):
     )
     with pytest.raises(ValueError, match="multiples of 2"):
         jd.UNet2D(config, rngs=nnx.Rngs(0))(jnp.zeros((1, 7, 8, 3)), 0)
+
+
+def test_precision_of_products(steps):
+    """It holds while the program is traced, its gradient too, and is back as it was after."""
+    sampler = make("dps", network=True)
+    programs = {}
+    for precision in (None, "highest"):
+
+        def draw(sampler, precision=precision):
+            return jd.sample(sampler, steps, key=KEY, precision=precision)
+
+        programs[precision] = str(jax.make_jaxpr(draw)(sampler))
+    assert "HIGHEST" in programs["highest"] and "HIGHEST" not in programs[None]
+    assert "precision=None" not in programs["highest"]
+    assert jax.config.jax_default_matmul_precision is None
 
 
 def test_bfloat16_network_keeps_a_float32_state(steps):

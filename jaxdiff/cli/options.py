@@ -1,5 +1,6 @@
 """The options that several commands have."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -20,6 +21,29 @@ HostsOption = Annotated[
         "--hosts",
         help="One of several processes, each with its share of the images: started by srun or "
         "mpirun, or with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.",
+    ),
+]
+
+
+class Precision(StrEnum):
+    """Of products in float32 on GPU and TPU."""
+
+    default = "default"
+    high = "high"
+    highest = "highest"
+
+
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        help="Of float32 products on GPU and TPU: default (TF32, bfloat16), high, or highest.",
+        show_default=False,
+    ),
+]
+RematOption = Annotated[
+    bool,
+    typer.Option(
+        "--remat", help="Half the memory for a gradient through the network, a third more time."
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files in the destination.")]

@@ -17,6 +17,7 @@ from jaxdiff.cli.options import (
     ForceOption,
     HostsOption,
     ModelOption,
+    PrecisionOption,
     SeedOption,
     StepsOption,
 )
@@ -38,6 +39,7 @@ def sample(
     model: ModelOption = "faces64",
     seed: SeedOption = 0,
     batch_size: BatchOption = None,
+    precision: PrecisionOption = None,
     devices: DevicesOption = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
 ) -> None:
@@ -62,6 +64,7 @@ def sample(
         batch_size=batch_size,
         progress=sys.stderr.isatty(),
         sharding=hosts.spread(devices),
+        precision=precision,
     )
     replace_file(out, lambda p: data.write_image(p, plot.grid(np.asarray(images))))
     console.print(f"{n} images, {steps} steps of {sampler.value}: {out}")

@@ -15,6 +15,8 @@ from jaxdiff.cli.options import (
     DevicesOption,
     HostsOption,
     ModelOption,
+    PrecisionOption,
+    RematOption,
     SeedOption,
 )
 from jaxdiff.samplers.named import NAMES
@@ -90,6 +92,8 @@ def restore(
         ),
     ] = None,
     batch_size: BatchOption = None,
+    remat: RematOption = False,
+    precision: PrecisionOption = None,
     devices: DevicesOption = None,
     several: HostsOption = False,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("restored"),
@@ -115,6 +119,8 @@ def restore(
         seed=seed,
         fit=None if fit is None else fit.value,
         batch_size=batch_size,
+        remat=remat,
+        precision=precision,
     )
     if several:
         hosts.join()
@@ -150,6 +156,8 @@ def evaluate(
     seed: SeedOption = 0,
     fit: Annotated[Fit, typer.Option(help="For images of another size.")] = Fit.resize,
     batch_size: BatchOption = None,
+    remat: RematOption = False,
+    precision: PrecisionOption = None,
     devices: DevicesOption = None,
     several: HostsOption = False,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("evaluation"),
@@ -190,7 +198,7 @@ def evaluate(
             names.remove("spectral")
     rows = run(
         data.course_dataset(source, size[0], seed, fit.value),
-        jd.Denoiser(unet, schedule),
+        jd.Denoiser(unet, schedule, remat=remat),
         model=model,
         samplers=names,
         covariance=covariance,
@@ -199,6 +207,7 @@ def evaluate(
         batch_size=batch_size,
         progress=sys.stderr.isatty(),
         sharding=hosts.spread(devices),
+        precision=precision,
     )
     if hosts.first():
         console.print(Markdown(markdown(rows)))
