@@ -1,23 +1,27 @@
-"""`python -m benchmarks`: jaxdiff beside diffusers in torch, one run, turn by turn.
+"""`python -m benchmarks`: jaxdiff beside its torch and JAX peers, one run, turn by turn.
 
 Every contestant is a process of its own that is asked in turn; the medians of the turns make a
-row's seconds, and torch's over jaxdiff's its ratios. Results go to a folder as JSON, markdown and a
-plot; stopped and started again, a run goes on with the rows that are missing.
+row's seconds, and the others' over jaxdiff's its ratios. A product of large matrices is asked in
+the same turns: what the machine could do. Results go to a folder as JSON, markdown and a plot;
+stopped and started again, a run goes on with the rows that are missing.
 """
 
 import argparse
 import dataclasses
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,7 +31,7 @@ from rich.markdown import Markdown
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from benchmarks.contestants import NAMES, Workload
+from benchmarks.contestants import METHODS, PACKAGES, Workload
 from jaxdiff.checkpoint import replace_file
 
 ROOT = Path(__file__).parents[1]
@@ -44,115 +48,253 @@ CELEBAHQ = {
 }
 
 
+SAMPLERS = ("ddpm", "dps", "pigdm")
+
+
 def workloads(quick: bool) -> list[Workload]:
-    """What is measured; `quick` leaves the large network and the whole trajectories out."""
-    few = [Workload("faces64", 64, m, b, 3) for m in ("ddpm", "dps", "pigdm") for b in (1, 8)]
-    few += [Workload("faces64", 64, "forward", b, 1) for b in (1, 8)]
+    """What is measured; `quick` leaves the large network, batches and trajectories out."""
+    methods = ("forward", *SAMPLERS)
+    few = [Workload("faces64", 64, m, b) for b in (1, 8) for m in methods]
     if quick:
         return few
-    more = [Workload("faces64", 64, m, 32, 2) for m in ("ddpm", "dps", "pigdm")]
-    more += [Workload("faces64", 64, m, 32, 1) for m in ("forward", "train")]
-    more += [Workload("faces64", 64, m, 1, 20) for m in ("ddpm", "dps", "pigdm")]
-    large = [Workload("celebahq", 256, m, 1, 2) for m in ("ddpm", "dps", "pigdm")]
-    large += [Workload("celebahq", 256, "forward", b, 1) for b in (1, 4)]
-    return few + more + large
+    large = [Workload("celebahq", 256, m, 1) for m in methods]
+    large += [Workload("celebahq", 256, "dps", 1, remat=True)]
+    large += [Workload("celebahq", 256, m, 4) for m in methods]
+    whole = [Workload("faces64", 64, m, b, 20) for b in (1, 8) for m in SAMPLERS]
+    whole += [Workload("celebahq", 256, "pigdm", 1, 20)]
+    batch = [Workload("faces64", 64, m, 32) for m in (*methods, "train")]
+    return few + batch + large + whole
+
+
+def contestants(workload: Workload, compiled: bool) -> list[str]:
+    """Who can do it here; of the large network's long rows the peers are left out."""
+    names = [name for name, methods in METHODS.items() if workload.method in methods]
+    names = [n for n in names if n not in PACKAGES or importlib.util.find_spec(PACKAGES[n])]
+    long = workload.size > 64 and workload.batch * workload.steps > 1
+    if long or workload.remat:
+        names = [n for n in names if n not in PACKAGES]
+    return [n for n in names if n != "torch.compile" or (compiled and not long)]
 
 
 def measure(workload: Workload, names: list[str], folder: str, repeats: int) -> dict:
-    """One row: for each contestant the median seconds, the first result's, and peak memory."""
-    described = json.dumps(dataclasses.asdict(workload))
+    """One row: for each contestant the median seconds, those to the first result, the peak memory."""
+    row: dict[str, Any] = {"workload": str(workload), **dataclasses.asdict(workload)}
+    row["gflop"] = count_gflop(workload)
     processes = {}
-    row: dict = {"workload": str(workload)}
-    for name in names:  # one after the other: each has the machine for its first result
-        command = [sys.executable, "-m", "benchmarks.contestants", name, folder, described]
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        processes[name] = process
-        answer = _read(process)
-        if answer is None:
-            row[name] = None  # it can't: torch.compile without a compiler, say
-            del processes[name]
-        else:
-            row[name] = {"first": answer}
+    with tempfile.TemporaryDirectory() as cache:
+        for name in [*names, "gemm"]:  # one after the other: each has the machine for itself
+            started = time.perf_counter()
+            process = _start(name, folder, workload, cache)
+            first = [time.perf_counter() - started]
+            if process is not None and name == "jaxdiff":  # again: its programs are kept on disk
+                _stop(process)
+                started = time.perf_counter()
+                process = _start(name, folder, workload, cache)
+                first.append(time.perf_counter() - started)
+            row[name] = None if process is None else {"first": first}
+            if process is not None:
+                processes[name] = process
     turns: dict[str, list[float]] = {name: [] for name in processes}
     for _ in range(repeats):
         for name, process in processes.items():
             print("run", file=process.stdin, flush=True)
-            turns[name].append(_read(process) or float("nan"))
+            turns[name].append(float(process.stdout.readline() or "nan"))
             time.sleep(0.05)
     for name, process in processes.items():
-        assert process.stdin is not None
-        process.stdin.close()
-        row[name] |= {"seconds": statistics.median(turns[name]), "peak_mb": _read(process)}
-        process.wait()
+        row[name] |= {"seconds": statistics.median(turns[name]), "peak_mb": _stop(process)}
+    row["gemm"] = row["gemm"]["seconds"]  # which answers in GFLOP/s
     return row
 
 
-def _read(process) -> float | None:
-    line = process.stdout.readline()
-    return float(line) if line.strip() else None
+def _start(name: str, folder: str, workload: Workload, cache: str) -> Any:
+    """A contestant that has its first result; None where it can't."""
+    described = json.dumps(dataclasses.asdict(workload))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.contestants", name, folder, described],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"XDG_CACHE_HOME": cache},
+    )
+    assert process.stdout is not None
+    return process if process.stdout.readline().strip() == "ready" else None
+
+
+def _stop(process) -> float:
+    """Let it end; its peak memory in MB."""
+    process.stdin.close()
+    peak = float(process.stdout.readline() or "nan")
+    process.wait()
+    return peak
+
+
+def count_gflop(workload: Workload) -> float:
+    """Of the network's layers as diffusers computes them, two for a multiplication with its addition.
+
+    A guided step is the network and its gradient to the input, twice the network; an update three
+    times. How few of them a contestant really does is its own business.
+    """
+    import torch
+    from diffusers.models.unets.unet_2d import UNet2DModel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = jd.load("faces64")[0].config.to_dict() if workload.size == 64 else CELEBAHQ
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        unet: Any = UNet2DModel.from_config(dict(config))
+        unet(torch.zeros(1, 3, workload.size, workload.size), 500)
+    passes = {"forward": 1, "ddpm": 1, "dps": 2, "pigdm": 2, "train": 3}[workload.method]
+    return counter.get_total_flops() / 1e9 * passes * workload.batch * workload.steps
+
+
+def from_a_shell(repeats: int) -> dict[str, list[float]]:
+    """Seconds of `jaxdiff restore` for one image, a process each: nothing on disk yet, then again."""
+    seconds: dict[str, list[float]] = {"cold": [], "warm": []}
+    command = [
+        sys.executable,
+        "-m",
+        "jaxdiff.cli",
+        "restore",
+        "--samples",
+        "1",
+        "--out",
+        "restored",
+    ]
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            for kind in seconds:
+                started = time.perf_counter()
+                environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"}
+                subprocess.run(
+                    command, cwd=folder, env=environment, capture_output=True, check=True
+                )
+                seconds[kind].append(time.perf_counter() - started)
+    return {kind: [statistics.median(values)] for kind, values in seconds.items()}
 
 
 def table(rows: list[dict], names: list[str]) -> str:
-    """Seconds of jaxdiff, and how many times as long the others take."""
-    lines = [
-        "| workload | jaxdiff, s | " + " | ".join(f"{n}, ×" for n in names[1:]) + " | peak MB |"
-    ]
-    lines.append("|---|---:|" + "---:|" * len(names))
+    """How many times as long as jaxdiff the others take; and what jaxdiff reaches."""
+    others = [name for name in names if name != "jaxdiff" and any(row.get(name) for row in rows)]
+    head = ["workload", "jaxdiff, s", *(f"{n}, ×" for n in others), "GFLOP/s", "of GEMM"]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
         ours = row["jaxdiff"]["seconds"]
-        cells = [f"{row[n]['seconds'] / ours:.2f}" if row[n] else "–" for n in names[1:]]
-        peaks = " / ".join(f"{row[n]['peak_mb']:.0f}" if row[n] else "–" for n in names)
-        lines.append(f"| {row['workload']} | {ours:.3f} | " + " | ".join(cells) + f" | {peaks} |")
+        ratios = [f"{row[n]['seconds'] / ours:.2f}" if row.get(n) else "–" for n in others]
+        speed = row["gflop"] / ours
+        cells = [
+            row["workload"],
+            f"{ours:.3f}",
+            *ratios,
+            f"{speed:.0f}",
+            f"{speed / row['gemm']:.2f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def costs(rows: list[dict], names: list[str]) -> str:
+    """Seconds to the first result, jaxdiff's cold and warm, and the peak of resident memory."""
+    shown = [name for name in names if any(row.get(name) for row in rows)]
+    head = ["workload", *(f"{n}, s" for n in shown), *(f"{n}, MB" for n in shown)]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for row in rows:
+        found = [row.get(name) for name in shown]
+        first = [" / ".join(f"{s:.1f}" for s in f["first"]) if f else "–" for f in found]
+        peaks = [f"{f['peak_mb']:.0f}" if f else "–" for f in found]
+        lines.append("| " + " | ".join([row["workload"], *first, *peaks]) + " |")
     return "\n".join(lines) + "\n"
 
 
 def plot(rows: list[dict], names: list[str]) -> Figure:
     """A row a workload, a dot a contestant: its time over jaxdiff's."""
-    figure = Figure((8, 0.8 + 0.3 * len(rows)), layout="constrained")
+    figure = Figure((8, 0.8 + 0.25 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     for name in names[1:]:
         found = [
-            (i, r[name]["seconds"] / r["jaxdiff"]["seconds"]) for i, r in enumerate(rows) if r[name]
+            (i, r[name]["seconds"] / r["jaxdiff"]["seconds"])
+            for i, r in enumerate(rows)
+            if r.get(name)
         ]
         if found:
             axis.plot([ratio for _, ratio in found], [i for i, _ in found], "o", label=name)
     axis.axvline(1, color="grey", linewidth=0.8)
     axis.set_yticks(range(len(rows)), [row["workload"] for row in rows], fontsize=8)
     axis.invert_yaxis()
+    axis.set_xlim(left=0)
     axis.set_xlabel("time over jaxdiff's (right of 1: jaxdiff is faster)")
     axis.legend(fontsize=8)
     return figure
 
 
 def machine() -> str:
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}"
-        for name in ("jax", "flax", "torch", "diffusers")
-    )
+    found = []
+    for name in ("jax", "flax", "torch", "diffusers", "azula", "diffuse-jax"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
     return (
-        f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), Python "
-        f"{platform.python_version()}, {versions}."
+        f"{datetime.date.today()}, {os.cpu_count()} cores ({_processor()}), Python "
+        f"{platform.python_version()}, {', '.join(found)}."
     )
+
+
+def _processor() -> str:
+    """What the kernel calls it, where it says."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    found = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def report(rows: list[dict], shell: dict[str, list[float]] | None) -> str:
+    names = list(METHODS)
+    gemm = statistics.median(row["gemm"] for row in rows)
+    parts = [
+        f"{machine()} A product of 2048² matrices by torch, between the turns: {gemm:.0f} GFLOP/s.",
+        "How many times as long as jaxdiff the others take (medians of turns; above 1 jaxdiff is "
+        "faster). GFLOP/s count the layers as diffusers computes them: fewer are done (Winograd).",
+        table(rows, names).strip(),
+        "Seconds from the start of a process to its first result (jaxdiff: with nothing on disk / "
+        "with its compiled programs), and the peak of its resident memory, jaxdiff's of the second.",
+        costs(rows, names).strip(),
+    ]
+    if shell is not None:
+        parts.append(
+            f"`jaxdiff restore --samples 1` from a shell, import to pictures: {shell['cold'][0]:.1f} s "
+            f"with nothing on disk, {shell['warm'][0]:.1f} s the second time."
+        )
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time jaxdiff beside diffusers in torch.")
+    parser = argparse.ArgumentParser(description="Time jaxdiff beside its peers.")
     parser.add_argument("--quick", action="store_true", help="faces64 at batch 1 and 8 only")
-    parser.add_argument("--repeats", type=int, default=5, help="turns (default 5)")
+    parser.add_argument("--only", default="", help="rows whose name holds this regular expression")
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default 5; 3 at 256²)")
     parser.add_argument("--compile", action="store_true", help="torch.compile too (slow to start)")
     parser.add_argument("--out", type=Path, default=Path("benchmark"), help="the folder to write")
     arguments = parser.parse_args()
-    names = [n for n in NAMES if arguments.compile or n != "torch.compile"]
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "results.json"
-    done = {} if not path.exists() else {r["workload"]: r for r in json.loads(path.read_text())}
-    chosen = workloads(arguments.quick)
+    kept = json.loads(path.read_text()) if path.exists() else {"rows": [], "shell": None}
+    done = {row["workload"]: row for row in kept["rows"]}
+    every = workloads(arguments.quick)
+    chosen = [w for w in every if re.search(arguments.only, str(w))]
+
+    def save() -> None:
+        text = json.dumps({"rows": list(done.values()), "shell": kept["shell"]}, indent=1)
+        replace_file(path, lambda p: Path(p).write_text(text + "\n"))
+
+    if kept["shell"] is None:
+        kept["shell"] = from_a_shell(3)
+        save()
     with tempfile.TemporaryDirectory() as folder:
-        for name in {w.checkpoint for w in chosen}:
+        for name in {w.checkpoint for w in chosen if str(w) not in done}:
             loaded = jd.load("faces64")
             if name == "celebahq":  # its weights can't be had offline, and any take as long
                 config = jd.UNet2DConfig.from_dict(CELEBAHQ)
@@ -160,14 +302,15 @@ def main() -> None:
             jd.save(f"{folder}/{name}", *loaded)
             del loaded
         for workload in tqdm([w for w in chosen if str(w) not in done], unit="workload"):
+            repeats = arguments.repeats if workload.size == 64 else min(3, arguments.repeats)
             location = f"{folder}/{workload.checkpoint}"
-            done[str(workload)] = measure(workload, names, location, arguments.repeats)
-            text = json.dumps(list(done.values()), indent=1)
-            replace_file(path, lambda p, text=text: Path(p).write_text(text + "\n"))
-    rows = [done[str(w)] for w in chosen]
-    written = machine() + "\n\n" + table(rows, names)
+            names = contestants(workload, arguments.compile)
+            done[str(workload)] = measure(workload, names, location, repeats)
+            save()
+    rows = [done[str(w)] for w in workloads(False) if str(w) in done]
+    written = report(rows, kept["shell"])
     (arguments.out / "RESULTS.md").write_text(written)
-    plot(rows, names).savefig(arguments.out / "results.png", dpi=110)
+    plot(rows, list(METHODS)).savefig(arguments.out / "results.png", dpi=110)
     Console().print(Markdown(written))
 
 

@@ -19,23 +19,37 @@ from typing import Any
 import numpy as np
 
 SIGMA = 10 / 255
-METHODS = ("forward", "ddpm", "dps", "pigdm", "train")
-NAMES = ("jaxdiff", "torch", "torch channels_last", "torch.compile")
+# Who takes part, in what: the peers have no network of their own to train here, and diffuse-jax no ΠGDM.
+SAMPLERS = ("ddpm", "dps", "pigdm")
+METHODS = {
+    "jaxdiff": ("forward", *SAMPLERS, "train"),
+    "torch": ("forward", *SAMPLERS, "train"),
+    "torch channels_last": ("forward", *SAMPLERS, "train"),
+    "torch.compile": ("forward", *SAMPLERS, "train"),
+    "azula": SAMPLERS,
+    "diffuse-jax": SAMPLERS[:2],
+}
+PACKAGES = {"azula": "azula", "diffuse-jax": "diffuse"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A method on a checkpoint's network: so many steps of so many images at once."""
+    """A method on a checkpoint's network: so many steps of so many images at once.
+
+    `remat` is jaxdiff's; the others do what they do without.
+    """
 
     checkpoint: str
     size: int
     method: str
     batch: int
-    steps: int
+    steps: int = 1
+    remat: bool = False
 
     def __str__(self):
-        steps = f", {self.steps} steps" if self.method not in ("forward", "train") else ""
-        return f"{self.checkpoint} {self.size}², {self.method}, batch {self.batch}{steps}"
+        steps = f", {self.steps} steps" if self.steps > 1 else ""
+        remat = ", remat" if self.remat else ""
+        return f"{self.checkpoint} {self.size}², {self.method}, batch {self.batch}{steps}{remat}"
 
 
 def images(workload: Workload) -> np.ndarray:
@@ -51,9 +65,11 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
     import jaxdiff as jd
     from jaxdiff import train
     from jaxdiff.platform import jit
+    from jaxdiff.terminal import cache_compiled_programs
 
+    cache_compiled_programs()
     unet, schedule = jd.load(folder)
-    denoiser, x = jd.Denoiser(unet, schedule), images(workload)
+    denoiser, x = jd.Denoiser(unet, schedule, remat=workload.remat), images(workload)
     if workload.method == "forward":
         forward: Any = jit(jd.UNet2D.__call__)
         return lambda: jax.block_until_ready(forward(unet, x, 500))
@@ -64,11 +80,12 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
         state = train.State(jnp.zeros((), jnp.int32), params, mean, optimizer.init(params))
         alphas_cumprod = jnp.asarray(schedule.alphas_cumprod, jnp.float32)
         pixels = np.uint8(np.clip(x * 60 + 128, 0, 255))
+        at_once = train.images_at_once(workload.batch, workload.size)
 
         def update():
             nonlocal state
             state, loss = train._update(
-                graph, optimizer, 0.999, 0, alphas_cumprod, state, pixels, False
+                graph, optimizer, 0.999, 0, alphas_cumprod, state, pixels, False, at_once
             )
             return jax.block_until_ready(loss)
 
@@ -150,29 +167,147 @@ def _of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
     return lambda: course.trajectory(method, unet, scheduler, count, noise, **measured)
 
 
+def of_azula(workload: Workload, folder: str) -> Callable[[], Any]:
+    """azula's samplers on diffusers' network in torch; its ΠGDM asks for a pseudo-inverse."""
+    import azula.sample
+    import torch
+    from azula.denoise import Denoiser, DiracPosterior
+    from azula.guidance.dps import DPSSampler
+    from azula.guidance.pgdm import PGDMSampler
+    from diffusers.models.unets.unet_2d import UNet2DModel
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    from tests.parity import course
+
+    alphas_cumprod = DDPMScheduler().alphas_cumprod
+
+    class Network(Denoiser):
+        """x̂₀ from ε̂, clipped, at time t in [0, 1]."""
+
+        def __init__(self, unet):
+            super().__init__()
+            self.unet = unet
+
+        def schedule(self, t):
+            a = alphas_cumprod[(999 * t).round().long()]
+            return a.sqrt(), (1 - a).sqrt()
+
+        def forward(self, x_t, t, **kwargs):
+            signal, noise = self.schedule(t)
+            eps = self.unet(x_t, 999 * t).sample
+            return DiracPosterior(((x_t - noise * eps) / signal).clip(-1, 1))
+
+    unet: Any = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False)
+    denoiser = Network(unet.eval().requires_grad_(False))
+    x = torch.tensor(images(workload).transpose(0, 3, 1, 2))
+    blur = course.TorchBlur(np.ones((9, 9)) / 81, x.shape[-2:], x.dtype)
+    options: dict[str, Any] = {"steps": workload.steps, "silent": True}
+    if workload.method != "ddpm":
+        options |= {"y": x.clip(-1, 1), "A": blur}
+    if workload.method == "pigdm":
+        options |= {"A_inv": lambda y: blur.solve(y, 1.0, 1e-4), "eta": 1.0}
+    kinds: dict[str, Any] = {
+        "ddpm": azula.sample.DDPMSampler, "dps": DPSSampler, "pigdm": PGDMSampler
+    }  # fmt: skip
+    sampler = kinds[workload.method](denoiser, **options)
+    return lambda: sampler(x)
+
+
+def of_diffuse(workload: Workload, folder: str) -> Callable[[], Any]:
+    """diffuse-jax's samplers on jaxdiff's network, compiled."""
+    import jax
+    import jax.numpy as jnp
+    from diffuse.base_forward_model import MeasurementState
+    from diffuse.denoisers.cond import DPSDenoiser
+    from diffuse.denoisers.denoiser import Denoiser
+    from diffuse.diffusion.sde import SDE, LinearSchedule
+    from diffuse.integrator.stochastic import EulerMaruyamaIntegrator
+    from diffuse.predictor import Predictor
+    from diffuse.timer.base import VpTimer
+
+    import jaxdiff as jd
+    from jaxdiff.platform import jit
+    from jaxdiff.terminal import cache_compiled_programs
+
+    cache_compiled_programs()
+    unet, _ = jd.load(folder)
+    x = images(workload)
+    blur = jd.operators.Blur(np.ones((9, 9)) / 81, (workload.size, workload.size))
+    beta: Any = LinearSchedule(b_min=0.1, b_max=20.0, t0=0.0, T=1.0)
+    model = SDE(beta)
+    timer = VpTimer(n_steps=workload.steps, eps=0.001, tf=1.0)
+
+    def generate(unet, blur, y, key):
+        def network(x, t):
+            return unet(x[None], 999 * t)[0]
+
+        class Camera:
+            std = SIGMA
+
+            def apply(self, img, measurement_state):
+                return blur(img)
+
+        camera: Any = Camera()
+        shared: dict[str, Any] = {
+            "integrator": EulerMaruyamaIntegrator(model=model, timer=timer),
+            "model": model,
+            "predictor": Predictor(model, network, "noise"),
+            "x0_shape": x.shape[1:],
+        }
+        if workload.method == "ddpm":
+            state, _ = Denoiser(**shared).generate(key, workload.steps, workload.batch)
+        else:
+            dps = DPSDenoiser(**shared, forward_model=camera)
+            known = MeasurementState(y, jnp.zeros(()))
+            state, _ = dps.generate(key, known, workload.steps, workload.batch)
+        return state.integrator_state.position
+
+    run = jit(generate)
+    y, key = np.clip(x[0], -1, 1), jax.random.key(0)
+    return lambda: jax.block_until_ready(run(unet, blur, y, key))
+
+
+def gemm() -> Callable[[], float]:
+    """GFLOP/s of a product of 2048² matrices by torch: what the machine can do at this moment."""
+    import torch
+
+    a = torch.randn(2048, 2048)
+
+    def run():
+        started = time.perf_counter()
+        torch.mm(a, a)
+        return 2 * 2048**3 / (time.perf_counter() - started) / 1e9
+
+    return run
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="One contestant; see python -m benchmarks.")
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=[*METHODS, "gemm"])
     parser.add_argument("folder")
     parser.add_argument("workload", help="JSON")
     arguments = parser.parse_args()
     started = time.perf_counter()
     workload = Workload(**json.loads(arguments.workload))
+    makers = {"jaxdiff": of_jax, "azula": of_azula, "diffuse-jax": of_diffuse}
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the answers
-        if arguments.name == "jaxdiff":
-            run = of_jax(workload, arguments.folder)
+        if arguments.name == "gemm":
+            run: Callable[[], Any] = gemm()
+        elif arguments.name in makers:
+            run = makers[arguments.name](workload, arguments.folder)
         else:
             run = of_torch(workload, arguments.folder, arguments.name)
         run()
-    first = time.perf_counter() - started
-    with contextlib.redirect_stdout(sys.stderr):
-        run()
-    print(first, flush=True)
+    print("ready", flush=True)
+    if time.perf_counter() - started < 20:  # once more: the second is not as the third yet
+        with contextlib.redirect_stdout(sys.stderr):
+            run()
     for _ in sys.stdin:
         started = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
-            run()
-        print(time.perf_counter() - started, flush=True)
+            said = run()
+        answer = said if arguments.name == "gemm" else time.perf_counter() - started
+        print(answer, flush=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
 
 

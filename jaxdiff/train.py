@@ -29,7 +29,7 @@ from jaxdiff.evaluate import write
 from jaxdiff.layers import average_pool
 from jaxdiff.model_card import export, model_card
 from jaxdiff.objective import noise_loss, validation_loss
-from jaxdiff.platform import jit, training_dtype
+from jaxdiff.platform import jit, training_dtype, training_images
 from jaxdiff.pytree import pytree
 from jaxdiff.units import to_model
 
@@ -113,8 +113,14 @@ class State:
     optimizer: Any
 
 
-def update(graph, optimizer, ema, seed, alphas_cumprod, state: State, pixels, small: bool):
-    """One step of training: the state after it, and the loss."""
+def update(
+    graph, optimizer, ema, seed, alphas_cumprod, state: State, pixels, small: bool, at_once: int
+):
+    """One step of training: the state after it, and the loss.
+
+    `at_once`, a divisor of the batch: how many images' gradients are computed together, and then
+    added up.
+    """
     x0 = to_model(pixels / jnp.float32(255))
     x0 = average_pool(x0) if small else x0
     n = len(x0)
@@ -126,11 +132,19 @@ def update(graph, optimizer, ema, seed, alphas_cumprod, state: State, pixels, sm
     t = (spread * len(alphas_cumprod)).astype(jnp.int32)
     eps = jax.random.normal(of_eps, x0.shape)
 
-    def loss(params):
+    def loss(params, x0, t, eps):
         compute = jax.tree.map(lambda p: p.astype(training_dtype()), params)
-        return noise_loss(nnx.merge(graph, compute), alphas_cumprod, x0, t, eps).mean()
+        return noise_loss(nnx.merge(graph, compute), alphas_cumprod, x0, t, eps).sum() / n
 
-    value, gradient = jax.value_and_grad(loss)(state.params)
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(state.params, *part)), None
+
+    # Every so many-th image: neighbours may be on different devices, and stay there.
+    parts = jax.tree.map(
+        lambda a: a.reshape(at_once, -1, *a.shape[1:]).swapaxes(0, 1), (x0, t, eps)
+    )
+    nothing = jax.tree.map(jnp.zeros_like, (jnp.float32(0), state.params))
+    (value, gradient), _ = jax.lax.scan(add, nothing, parts)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     # While few steps are made, an average over the last few: of Adam's start nothing stays.
@@ -139,7 +153,18 @@ def update(graph, optimizer, ema, seed, alphas_cumprod, state: State, pixels, sm
     return State(state.step + 1, params, average, optimizer_state), value
 
 
-_update = jit(update, static=("graph", "optimizer", "small"), donate=("state",))
+_update = jit(update, static=("graph", "optimizer", "small", "at_once"), donate=("state",))
+
+
+def images_at_once(batch_size: int, size: int, devices: int = 1) -> int:
+    """The most that suit the platform, and divide a batch whose images are spread over devices.
+
+    Example:
+        >>> images_at_once(32, 64) in (4, 32), images_at_once(30, 256, devices=2) in (2, 30)
+        (True, True)
+    """
+    most = (training_images(size) or batch_size) * devices
+    return max(d for d in range(devices, most + 1, devices) if batch_size % d == 0)
 
 
 def train(
@@ -265,6 +290,7 @@ def train(
                     state,
                     batch,
                     small,
+                    images_at_once(settings.batch_size, config.size[0] // (1 + small), mesh.size),
                 )
                 losses.append(loss)
                 bar.update()

@@ -73,7 +73,7 @@ def test_update_is_that_of_torch(tmp_path):
     state = train.State(jnp.zeros((), jnp.int32), *copy, optimizer.init(params))
     pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     alphas_cumprod = jnp.asarray(schedule.alphas_cumprod, jnp.float32)
-    state, loss = train._update(graph, optimizer, 0.9, 0, alphas_cumprod, state, pixels, False)
+    state, loss = train._update(graph, optimizer, 0.9, 0, alphas_cumprod, state, pixels, False, 2)
 
     of_t, of_eps = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
     t = np.asarray((jax.random.uniform(of_t) + jnp.arange(4) / 4) % 1 * 1000).astype(int)
