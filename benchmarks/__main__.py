@@ -1,7 +1,8 @@
 """`python -m benchmarks`: jaxdiff beside its torch and JAX peers, one run, turn by turn.
 
-Every contestant is a process of its own that is asked in turn; the medians of the turns make a
-row's seconds, and the others' over jaxdiff's its ratios. A product of large matrices is asked in
+Every contestant is a process of its own that is asked in turn. A row's seconds are the median of
+the turns, its ratios the median over the turns of another's seconds over jaxdiff's of the same turn:
+a shared machine is slower for a while and faster again. A product of large matrices is asked in
 the same turns: what the machine could do. Results go to a folder as JSON, markdown and a plot;
 stopped and started again, a run goes on with the rows that are missing.
 """
@@ -59,11 +60,10 @@ def workloads(quick: bool) -> list[Workload]:
         return few
     large = [Workload("celebahq", 256, m, 1) for m in methods]
     large += [Workload("celebahq", 256, "dps", 1, remat=True)]
-    large += [Workload("celebahq", 256, m, 4) for m in methods]
-    whole = [Workload("faces64", 64, m, b, 20) for b in (1, 8) for m in SAMPLERS]
-    whole += [Workload("celebahq", 256, "pigdm", 1, 20)]
     batch = [Workload("faces64", 64, m, 32) for m in (*methods, "train")]
-    return few + batch + large + whole
+    whole = [Workload("faces64", 64, m, b, 20) for b in (1, 8) for m in SAMPLERS]
+    longest = [Workload("celebahq", 256, m, 4) for m in methods]
+    return few + large + batch + whole + [*longest, Workload("celebahq", 256, "pigdm", 1, 20)]
 
 
 def contestants(workload: Workload, compiled: bool) -> list[str]:
@@ -101,8 +101,8 @@ def measure(workload: Workload, names: list[str], folder: str, repeats: int) -> 
             turns[name].append(float(process.stdout.readline() or "nan"))
             time.sleep(0.05)
     for name, process in processes.items():
-        row[name] |= {"seconds": statistics.median(turns[name]), "peak_mb": _stop(process)}
-    row["gemm"] = row["gemm"]["seconds"]  # which answers in GFLOP/s
+        row[name] |= {"turns": turns[name], "peak_mb": _stop(process)}
+    row["gemm"] = statistics.median(turns["gemm"])  # which answers in GFLOP/s
     return row
 
 
@@ -148,6 +148,12 @@ def count_gflop(workload: Workload) -> float:
     return counter.get_total_flops() / 1e9 * passes * workload.batch * workload.steps
 
 
+def ratio(row: dict, name: str) -> float:
+    """How many times as long as jaxdiff it takes."""
+    pairs = zip(row[name]["turns"], row["jaxdiff"]["turns"], strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
 def from_a_shell(repeats: int) -> dict[str, list[float]]:
     """Seconds of `jaxdiff restore` for one image, a process each: nothing on disk yet, then again."""
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
@@ -179,8 +185,8 @@ def table(rows: list[dict], names: list[str]) -> str:
     head = ["workload", "jaxdiff, s", *(f"{n}, ×" for n in others), "GFLOP/s", "of GEMM"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
-        ours = row["jaxdiff"]["seconds"]
-        ratios = [f"{row[n]['seconds'] / ours:.2f}" if row.get(n) else "–" for n in others]
+        ours = statistics.median(row["jaxdiff"]["turns"])
+        ratios = [f"{ratio(row, n):.2f}" if row.get(n) else "–" for n in others]
         speed = row["gflop"] / ours
         cells = [
             row["workload"],
@@ -212,13 +218,9 @@ def plot(rows: list[dict], names: list[str]) -> Figure:
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     for name in names[1:]:
-        found = [
-            (i, r[name]["seconds"] / r["jaxdiff"]["seconds"])
-            for i, r in enumerate(rows)
-            if r.get(name)
-        ]
+        found = [(i, ratio(row, name)) for i, row in enumerate(rows) if row.get(name)]
         if found:
-            axis.plot([ratio for _, ratio in found], [i for i, _ in found], "o", label=name)
+            axis.plot([times for _, times in found], [i for i, _ in found], "o", label=name)
     axis.axvline(1, color="grey", linewidth=0.8)
     axis.set_yticks(range(len(rows)), [row["workload"] for row in rows], fontsize=8)
     axis.invert_yaxis()
@@ -256,8 +258,8 @@ def report(rows: list[dict], shell: dict[str, list[float]] | None) -> str:
     gemm = statistics.median(row["gemm"] for row in rows)
     parts = [
         f"{machine()} A product of 2048² matrices by torch, between the turns: {gemm:.0f} GFLOP/s.",
-        "How many times as long as jaxdiff the others take (medians of turns; above 1 jaxdiff is "
-        "faster). GFLOP/s count the layers as diffusers computes them: fewer are done (Winograd).",
+        "How many times as long as jaxdiff the others take (medians over the turns; above 1 jaxdiff "
+        "is faster). GFLOP/s count the layers as diffusers computes them: fewer are done (Winograd).",
         table(rows, names).strip(),
         "Seconds from the start of a process to its first result (jaxdiff: with nothing on disk / "
         "with its compiled programs), and the peak of its resident memory, jaxdiff's of the second.",
@@ -275,7 +277,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time jaxdiff beside its peers.")
     parser.add_argument("--quick", action="store_true", help="faces64 at batch 1 and 8 only")
     parser.add_argument("--only", default="", help="rows whose name holds this regular expression")
-    parser.add_argument("--repeats", type=int, default=5, help="turns (default 5; 3 at 256²)")
+    parser.add_argument(
+        "--repeats", type=int, default=9, help="turns (default 9, fewer where one is long)"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile too (slow to start)")
     parser.add_argument("--out", type=Path, default=Path("benchmark"), help="the folder to write")
     arguments = parser.parse_args()
@@ -302,7 +306,8 @@ def main() -> None:
             jd.save(f"{folder}/{name}", *loaded)
             del loaded
         for workload in tqdm([w for w in chosen if str(w) not in done], unit="workload"):
-            repeats = arguments.repeats if workload.size == 64 else min(3, arguments.repeats)
+            work = workload.batch * workload.steps * (workload.size // 64) ** 2
+            repeats = min(arguments.repeats, 9 if work < 16 else 5 if work < 64 else 3)
             location = f"{folder}/{workload.checkpoint}"
             names = contestants(workload, arguments.compile)
             done[str(workload)] = measure(workload, names, location, repeats)
