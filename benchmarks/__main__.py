@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 from flax import nnx
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -83,14 +84,12 @@ def measure(workload: Workload, names: list[str], folder: str, repeats: int) -> 
     processes = {}
     with tempfile.TemporaryDirectory() as cache:
         for name in [*names, "gemm"]:  # one after the other: each has the machine for itself
-            started = time.perf_counter()
-            process = _start(name, folder, workload, cache)
-            first = [time.perf_counter() - started]
+            process, seconds = _start(name, folder, workload, cache)
+            first = [seconds]
             if process is not None and name == "jaxdiff":  # again: its programs are kept on disk
                 _stop(process)
-                started = time.perf_counter()
-                process = _start(name, folder, workload, cache)
-                first.append(time.perf_counter() - started)
+                process, seconds = _start(name, folder, workload, cache)
+                first.append(seconds)
             row[name] = None if process is None else {"first": first}
             if process is not None:
                 processes[name] = process
@@ -106,8 +105,9 @@ def measure(workload: Workload, names: list[str], folder: str, repeats: int) -> 
     return row
 
 
-def _start(name: str, folder: str, workload: Workload, cache: str) -> Any:
-    """A contestant that has its first result; None where it can't."""
+def _start(name: str, folder: str, workload: Workload, cache: str) -> tuple[Any, float]:
+    """A contestant that is warm, None where it can't; and the seconds to its first result."""
+    started = time.perf_counter()
     described = json.dumps(dataclasses.asdict(workload))
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.contestants", name, folder, described],
@@ -116,10 +116,13 @@ def _start(name: str, folder: str, workload: Workload, cache: str) -> Any:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"XDG_CACHE_HOME": cache},
+        env=os.environ | {"XDG_CACHE_HOME": cache, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
     )
     assert process.stdout is not None
-    return process if process.stdout.readline().strip() == "ready" else None
+    able = process.stdout.readline().strip() == "first"
+    seconds = time.perf_counter() - started
+    process.stdout.readline()  # it is warm
+    return process if able else None, seconds
 
 
 def _stop(process) -> float:
@@ -238,9 +241,14 @@ def machine() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return (
-        f"{datetime.date.today()}, {os.cpu_count()} cores ({_processor()}), Python "
+        f"{datetime.date.today()}, {_device()}{os.cpu_count()} cores ({_processor()}), Python "
         f"{platform.python_version()}, {', '.join(found)}."
     )
+
+
+def _device() -> str:
+    device = jax.devices()[0]
+    return "" if device.platform == "cpu" else f"{device.device_kind}, "
 
 
 def _processor() -> str:
@@ -257,12 +265,13 @@ def report(rows: list[dict], shell: dict[str, list[float]] | None) -> str:
     names = list(METHODS)
     gemm = statistics.median(row["gemm"] for row in rows)
     parts = [
-        f"{machine()} A product of 2048² matrices by torch, between the turns: {gemm:.0f} GFLOP/s.",
+        f"{machine()} A product of square matrices by torch, between the turns: {gemm:.0f} GFLOP/s.",
         "How many times as long as jaxdiff the others take (medians over the turns; above 1 jaxdiff "
         "is faster). GFLOP/s count the layers as diffusers computes them: fewer are done (Winograd).",
         table(rows, names).strip(),
         "Seconds from the start of a process to its first result (jaxdiff: with nothing on disk / "
-        "with its compiled programs), and the peak of its resident memory, jaxdiff's of the second.",
+        "with its compiled programs), and the peak of its memory, jaxdiff's of the second: resident, or "
+        "of a GPU where there is one.",
         costs(rows, names).strip(),
     ]
     if shell is not None:
@@ -283,6 +292,8 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile too (slow to start)")
     parser.add_argument("--out", type=Path, default=Path("benchmark"), help="the folder to write")
     arguments = parser.parse_args()
+    # On a GPU this process too would take most of the memory, and leave none to the contestants.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "results.json"
     kept = json.loads(path.read_text()) if path.exists() else {"rows": [], "shell": None}

@@ -88,7 +88,9 @@ def image_shape(operator, denoiser, y) -> tuple[int, int, int]:
 def _output_shape(operator, denoiser, y) -> tuple[int, ...]:
     """Of one measurement."""
     shape = image_shape(operator, denoiser, y)
-    return jax.eval_shape(_first(operator), jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+    one = _first(operator)
+    # Not of `one` itself, whose name, all its arrays in print, JAX would want.
+    return jax.eval_shape(lambda x: one(x), jax.ShapeDtypeStruct(shape, jnp.float32)).shape
 
 
 def _first(operator):
