@@ -18,6 +18,8 @@ import jaxdiff as jd
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.samplers.named import named
 
+AROUND = ("ThunkExecutor", "while", "call", "conditional")  # hold other operations
+
 
 def operations(trace: Path) -> dict[str, tuple[float, int]]:
     """(milliseconds, how often) of each kind: an operation's name without its number."""
@@ -34,7 +36,8 @@ def operations(trace: Path) -> dict[str, tuple[float, int]]:
                 continue
             for event in line.events:
                 kind = re.sub(r"[._]?\d+$", "", event.name)
-                spent[kind].append(event.duration_ns / 1e6)
+                if not kind.startswith(AROUND):
+                    spent[kind].append(event.duration_ns / 1e6)
     return {kind: (sum(times), len(times)) for kind, times in spent.items()}
 
 
