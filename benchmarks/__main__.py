@@ -122,15 +122,16 @@ def _start(name: str, folder: str, workload: Workload, cache: str) -> tuple[Any,
     able = process.stdout.readline().strip() == "first"
     seconds = time.perf_counter() - started
     process.stdout.readline()  # it is warm
+    if not able:
+        _stop(process)
     return process if able else None, seconds
 
 
 def _stop(process) -> float:
     """Let it end; its peak memory in MB."""
-    process.stdin.close()
-    peak = float(process.stdout.readline() or "nan")
-    process.wait()
-    return peak
+    with process:  # which closes its pipes and waits
+        process.stdin.close()
+        return float(process.stdout.readline() or "nan")
 
 
 def count_gflop(workload: Workload) -> float:
@@ -210,7 +211,7 @@ def costs(rows: list[dict], names: list[str]) -> str:
     for row in rows:
         found = [row.get(name) for name in shown]
         first = [" / ".join(f"{s:.1f}" for s in f["first"]) if f else "–" for f in found]
-        peaks = [f"{f['peak_mb']:.0f}" if f else "–" for f in found]
+        peaks = [f"{f['peak_mb']:.0f}" if f and f["peak_mb"] else "–" for f in found]
         lines.append("| " + " | ".join([row["workload"], *first, *peaks]) + " |")
     return "\n".join(lines) + "\n"
 
