@@ -172,11 +172,11 @@ def _of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
 
 def _of_azula(workload: Workload, folder: str) -> Callable[[], Any]:
     """azula's samplers on diffusers' network in torch; its ΠGDM asks for a pseudo-inverse."""
-    import azula.sample
+    import azula.sample  # pyright: ignore[reportMissingImports]
     import torch
-    from azula.denoise import Denoiser, DiracPosterior
-    from azula.guidance.dps import DPSSampler
-    from azula.guidance.pgdm import PGDMSampler
+    from azula.denoise import Denoiser, DiracPosterior  # pyright: ignore[reportMissingImports]
+    from azula.guidance.dps import DPSSampler  # pyright: ignore[reportMissingImports]
+    from azula.guidance.pgdm import PGDMSampler  # pyright: ignore[reportMissingImports]
     from diffusers.models.unets.unet_2d import UNet2DModel
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
@@ -221,13 +221,13 @@ def of_diffuse(workload: Workload, folder: str) -> Callable[[], Any]:
     """diffuse-jax's samplers on jaxdiff's network, compiled."""
     import jax
     import jax.numpy as jnp
-    from diffuse.base_forward_model import MeasurementState
-    from diffuse.denoisers.cond import DPSDenoiser
-    from diffuse.denoisers.denoiser import Denoiser
-    from diffuse.diffusion.sde import SDE, LinearSchedule
-    from diffuse.integrator.stochastic import EulerMaruyamaIntegrator
-    from diffuse.predictor import Predictor
-    from diffuse.timer.base import VpTimer
+    from diffuse.base_forward_model import MeasurementState  # pyright: ignore[reportMissingImports]
+    from diffuse.denoisers.cond import DPSDenoiser  # pyright: ignore[reportMissingImports]
+    from diffuse.denoisers.denoiser import Denoiser  # pyright: ignore[reportMissingImports]
+    from diffuse.diffusion.sde import SDE, LinearSchedule  # pyright: ignore[reportMissingImports]
+    from diffuse.integrator.stochastic import EulerMaruyamaIntegrator  # pyright: ignore[reportMissingImports]
+    from diffuse.predictor import Predictor  # pyright: ignore[reportMissingImports]
+    from diffuse.timer.base import VpTimer  # pyright: ignore[reportMissingImports]
 
     import jaxdiff as jd
     from jaxdiff.platform import jit
