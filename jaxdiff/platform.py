@@ -32,11 +32,16 @@ def compiler_options() -> dict[str, str]:
         "xla_cpu_experimental_ynn_fusion_type": "",
         "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     }
-    try:  # another jaxlib may not know the option
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    return {name: value for name, value in options.items() if _known(name, value)}
+
+
+def _known(option: str, value: str) -> bool:
+    """Whether this jaxlib has the option."""
+    try:
+        jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
     except Exception:
-        return {}
-    return options
+        return False
+    return True
 
 
 def convolve(x, kernel, bias, stride: int, padding: Padding) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-import scipy  # whose parts load at their first use: 0.3 s and 35 MB
+import scipy  # whose parts load at their first use: 0.3 s and 16 MB
 from PIL import Image, UnidentifiedImageError
 
 
