@@ -303,8 +303,15 @@ def main() -> None:
     chosen = [w for w in every if re.search(arguments.only, str(w))]
 
     def save() -> None:
-        text = json.dumps({"rows": list(done.values()), "shell": kept["shell"]}, indent=1)
+        """After every row: a run that is stopped leaves a report of what it has."""
+        rows = [done[str(w)] for w in workloads(False) if str(w) in done]
+        text = json.dumps({"rows": rows, "shell": kept["shell"]}, indent=1)
         replace_file(path, lambda p: Path(p).write_text(text + "\n"))
+        if rows:
+            written = report(rows, kept["shell"])
+            replace_file(arguments.out / "RESULTS.md", lambda p: Path(p).write_text(written))
+            figure = plot(rows, list(METHODS))
+            replace_file(arguments.out / "results.png", lambda p: figure.savefig(p, dpi=110))
 
     if kept["shell"] is None:
         kept["shell"] = from_a_shell(3)
@@ -324,11 +331,8 @@ def main() -> None:
             names = contestants(workload, arguments.compile)
             done[str(workload)] = measure(workload, names, location, repeats)
             save()
-    rows = [done[str(w)] for w in workloads(False) if str(w) in done]
-    written = report(rows, kept["shell"])
-    (arguments.out / "RESULTS.md").write_text(written)
-    plot(rows, list(METHODS)).savefig(arguments.out / "results.png", dpi=110)
-    Console().print(Markdown(written))
+    save()
+    Console().print(Markdown((arguments.out / "RESULTS.md").read_text()))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ print("jax", jax.__version__, jax.devices(), "torch", torch.__version__, torch.c
 } >"$report"
 
 part parity 30 - "$python" -m pytest -m gpu -rA -q -p no:xdist tests
-part benchmark 55 "$out/benchmark/RESULTS.md" "$python" -m benchmarks --quick --repeats 5 --out "$out/benchmark"
+part benchmark 55 "$out/benchmark/RESULTS.md" "$python" -m benchmarks --quick --only "forward|dps" --repeats 5 --out "$out/benchmark"
 part profile 12 "$out/profile/profile.md" "$python" -m benchmarks.profile --n 32 --out "$out/profile"
 cat "$report"
 exit $failed

@@ -93,9 +93,8 @@ class Denoiser:
         if labels is not None:
             labels = jnp.asarray(labels)
             labels = jnp.broadcast_to(labels, (batch.shape[0], *labels.shape))
-        output = (
-            self.unet(batch, t, labels, remat=self.remat).astype(dtype).reshape(*x_t.shape[:-1], -1)
-        )
+        remat = {"remat": True} if self.remat else {}  # another network need not know it
+        output = self.unet(batch, t, labels, **remat).astype(dtype).reshape(*x_t.shape[:-1], -1)
         variance = fraction = None
         if config.variance_type == "learned":
             output, variance = jnp.split(output, 2, -1)
