@@ -1,5 +1,6 @@
 """From a network and a schedule to a denoiser: x_t → x̂₀."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -93,8 +94,9 @@ class Denoiser:
         if labels is not None:
             labels = jnp.asarray(labels)
             labels = jnp.broadcast_to(labels, (batch.shape[0], *labels.shape))
-        remat = {"remat": True} if self.remat else {}  # another network need not know it
-        output = self.unet(batch, t, labels, **remat).astype(dtype).reshape(*x_t.shape[:-1], -1)
+        # A network of one's own need not know remat.
+        network = partial(self.unet, remat=True) if self.remat else self.unet
+        output = network(batch, t, labels).astype(dtype).reshape(*x_t.shape[:-1], -1)
         variance = fraction = None
         if config.variance_type == "learned":
             output, variance = jnp.split(output, 2, -1)
