@@ -88,9 +88,7 @@ def image_shape(operator, denoiser, y) -> tuple[int, int, int]:
 def _output_shape(operator, denoiser, y) -> tuple[int, ...]:
     """Of one measurement."""
     shape = image_shape(operator, denoiser, y)
-    one = _first(operator)
-    # Not of `one` itself, whose name, all its arrays in print, JAX would want.
-    return jax.eval_shape(lambda x: one(x), jax.ShapeDtypeStruct(shape, jnp.float32)).shape
+    return jax.eval_shape(_first(operator), jax.ShapeDtypeStruct(shape, jnp.float32)).shape
 
 
 def _first(operator):
