@@ -129,4 +129,4 @@ def test_each_device_has_its_share_and_nothing_to_say(tiny, monkeypatch):
 
     one = costs(1)
     for devices in (2, 4, 8):
-        np.testing.assert_allclose(costs(devices) * devices / one, 1, rtol=0.05)
+        np.testing.assert_allclose(costs(devices) * devices / one, 1, rtol=0.03)
