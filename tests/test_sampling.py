@@ -1,0 +1,98 @@
+"""The loop itself, `jd.sample`: what a call may ask, what it refuses, in which numbers it runs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxdiff as jd
+from jaxdiff.pytree import replace_leaf
+from tests.test_samplers import CONFIG, KEY, make
+
+pytestmark = pytest.mark.usefixtures("hurried")
+
+
+@pytest.fixture(scope="module")
+def steps():
+    return jd.Schedule.from_config().steps(6)
+
+
+def test_more_draws_need_a_key(steps):
+    """noise= gives x_T and z; the draw of x₀ for an operator without closed form is the key's."""
+    sampler = make("spectral-masked")
+    noise = np.random.default_rng(0).standard_normal((7, 1, 8, 8, 3)).astype("f")
+    with pytest.raises(ValueError, match="draws more than noise="):
+        jd.sample(sampler, steps, noise=noise)
+    one, same, other = (
+        jd.sample(sampler, steps, noise=noise, key=jax.random.key(k)) for k in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert float(jnp.abs(one - other).max()) > 1e-3
+
+
+def test_conjugate_gradients_are_reported(steps):
+    for name in ("spectral-masked", "pigdm-masked"):
+        _, (iterations, converged) = jd.sample(
+            make(name),
+            steps,
+            key=KEY,
+            keep=lambda x, info: (info["cg_iterations"], info["cg_converged"]),
+        )
+        assert converged.all() and 0 < iterations.min() and iterations.max() < 200
+
+
+def test_bad_calls(steps):
+    sampler = make("ddpm")
+    with pytest.raises(ValueError, match="key"):
+        jd.sample(sampler, steps)
+    with pytest.raises(ValueError, match="noise"):
+        jd.sample(sampler, steps, noise=np.zeros((3, 1, 8, 8, 3)))
+    with pytest.raises(ValueError, match="n:"):
+        jd.sample(sampler, steps, key=KEY, n=0)
+    with pytest.raises(ValueError, match="batch_size"):
+        jd.sample(sampler, steps, key=KEY, batch_size=0)
+    with pytest.raises(ValueError, match="precision"):
+        jd.sample(sampler, steps, key=KEY, precision="low")
+    with pytest.raises(ValueError, match="step_size"):
+        jd.DPS(
+            sampler.denoiser,
+            jd.operators.Blur(np.ones((1, 1)), (8, 8)),
+            np.zeros((8, 8, 3)),
+            step_size="x",
+        )
+    config = dataclasses.replace(
+        CONFIG,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
+    with pytest.raises(ValueError, match="multiples of 2"):
+        jd.UNet2D(config, rngs=nnx.Rngs(0))(jnp.zeros((1, 7, 8, 3)), 0)
+
+
+def test_precision_of_products(steps):
+    """It holds while the program is traced, its gradient too, and is back as it was after."""
+    sampler = make("dps", network=True)
+    programs = {}
+    for precision in (None, "highest"):
+
+        def draw(sampler, precision=precision):
+            return jd.sample(sampler, steps, key=KEY, precision=precision)
+
+        programs[precision] = str(jax.make_jaxpr(draw)(sampler))
+    assert "HIGHEST" in programs["highest"] and "HIGHEST" not in programs[None]
+    assert "precision=None" not in programs["highest"]
+    assert jax.config.jax_default_matmul_precision is None
+
+
+def test_bfloat16_network_keeps_a_float32_state(steps):
+    sampler = make("pigdm", network=True)
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), sampler.denoiser.unet)
+    sampler = replace_leaf(sampler, denoiser=replace_leaf(sampler.denoiser, unet=half))
+    images, state = jd.sample(sampler, steps, key=KEY, keep=lambda x, info: x)
+    assert images.dtype == state.dtype == jnp.float32
+    full = jd.sample(make("pigdm", network=True), steps, key=KEY)
+    assert float(jnp.abs(images - full).mean()) < 0.05
