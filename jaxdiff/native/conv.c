@@ -1,9 +1,9 @@
 /* Convolutions in float32 for XLA's CPU backend: NHWC by HWIO, and the gradient to the kernel.
  *
- * Direct, for what winograd.c does not take: a tile of output pixels × output channels stays in registers while the taps and input
- * channels go by. Input rows are first copied, with their padding, into a band that fits the cache,
- * so that no loop asks where the border is. Every output is one sum in one order, whatever the
- * number of threads and of images beside it.
+ * Direct, for what winograd.c does not take: a tile of output pixels × output channels stays in
+ * registers while the taps and input channels go by. Input rows are first copied, with their
+ * padding, into a band that fits the cache, so that no loop asks where the border is. Every output
+ * is one sum in one order, whatever the number of threads and of images beside it.
  */
 #include "tiles.h"
 
