@@ -3,7 +3,7 @@
 # eight minutes, in one report: OUT/report.md. No part waits for another's success; the exit code is
 # 1 where one failed.
 #
-#   pip install -e '.[test]' 'jax[cuda12]'    (and torch for the same CUDA)
+#   pip install -e '.[test]' 'jax[cuda13]'    (and torch for the same CUDA)
 #   benchmarks/accelerator.sh [OUT]
 #
 # PYTHON names the interpreter; MINUTES shares out another time than eight.

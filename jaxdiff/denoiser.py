@@ -40,8 +40,9 @@ class Denoiser:
         class_label: for a class-conditional network, the class of every sample: an integer, or
             an embedding [time_embed_dim].
         remat: rematerialisation, for a guided sampler (DPS, ΠGDM) whose gradient does not fit:
-            what the gradient needs of the network is computed again and not kept. A step of
-            CelebA-HQ's network at 256² takes half of the memory and 1.3 times as long (CPU).
+            what the gradient needs of the network is computed again and not kept. A DPS step of
+            CelebA-HQ's network at 256² takes 647 MB of temporaries instead of 1315, and 1.3 times
+            as long (CPU).
 
     Raises:
         ValueError: if the network's outputs do not fit the schedule's variance type, or the

@@ -119,7 +119,7 @@ def over_samples(step: Callable) -> Callable:
 def recompute(f: Callable, *args) -> Any:
     """f(*args), which is computed again for the gradient: only the arguments are kept for it.
 
-    CPU: `recompute_late`. A DPS step of CelebA-HQ's network at 256² takes 657 MB of temporaries instead
+    CPU: `recompute_late`. A DPS step of CelebA-HQ's network at 256² takes 647 MB of temporaries instead
     of 1315, and 1.3 times as long; jax.checkpoint, tried before the convolutions were C, 1682 instead
     of 1849 (two cores, jaxlib 0.10.2). Accelerators: `jax.checkpoint`, not measured.
     """

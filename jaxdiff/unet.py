@@ -102,7 +102,7 @@ class UNet2D(nnx.Module):
                 "identity"; needed exactly by a class-conditional network.
             rngs: the dropout stream, for training only (`unet.train()`).
             remat: for a gradient, keep the inputs of its layers and no more, and compute the
-                rest again: half the memory, a third more time, same values.
+                rest again: half the temporary memory, a third more time, same values.
 
         Returns:
             [n, H, W, out_channels].

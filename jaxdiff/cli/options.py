@@ -43,7 +43,8 @@ PrecisionOption = Annotated[
 RematOption = Annotated[
     bool,
     typer.Option(
-        "--remat", help="Half the memory for a gradient through the network, a third more time."
+        "--remat",
+        help="Half the temporary memory for a gradient through the network, a third more time.",
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files in the destination.")]
