@@ -33,7 +33,7 @@ from rich.markdown import Markdown
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from benchmarks.contestants import METHODS, PACKAGES, Workload
+from benchmarks.contestants import METHODS, PACKAGES, SAMPLERS, Workload
 from jaxdiff.checkpoint import replace_file
 
 ROOT = Path(__file__).parents[1]
@@ -48,9 +48,6 @@ CELEBAHQ = {
     "freq_shift": 1,
     "norm_eps": 1e-6,
 }
-
-
-SAMPLERS = ("ddpm", "dps", "pigdm")
 
 
 def workloads(quick: bool) -> list[Workload]:
@@ -78,9 +75,9 @@ def contestants(workload: Workload, compiled: bool) -> list[str]:
 
 
 def measure(workload: Workload, names: list[str], folder: str, repeats: int) -> dict:
-    """One row: for each contestant the median seconds, those to the first result, the peak memory."""
+    """One row: for each contestant the seconds of its turns, those to its first result, its peak memory."""
     row: dict[str, Any] = {"workload": str(workload), **dataclasses.asdict(workload)}
-    row["gflop"] = count_gflop(workload)
+    row["gflop"] = count_gflop(workload, folder)
     processes = {}
     with tempfile.TemporaryDirectory() as cache:
         for name in [*names, "gemm"]:  # one after the other: each has the machine for itself
@@ -134,7 +131,7 @@ def _stop(process) -> float:
         return float(process.stdout.readline() or "nan")
 
 
-def count_gflop(workload: Workload) -> float:
+def count_gflop(workload: Workload, folder: str) -> float:
     """Of the network's layers as diffusers computes them, two for a multiplication with its addition.
 
     A guided step is the network and its gradient to the input, twice the network; an update three
@@ -144,9 +141,9 @@ def count_gflop(workload: Workload) -> float:
     from diffusers.models.unets.unet_2d import UNet2DModel
     from torch.utils.flop_counter import FlopCounterMode
 
-    config = jd.load("faces64")[0].config.to_dict() if workload.size == 64 else CELEBAHQ
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        unet: Any = UNet2DModel.from_config(dict(config))
+        model: Any = UNet2DModel  # whose methods are typed as giving dictionaries or pairs
+        unet = model.from_config(model.load_config(folder))
         unet(torch.zeros(1, 3, workload.size, workload.size), 500)
     passes = {"forward": 1, "ddpm": 1, "dps": 2, "pigdm": 2, "train": 3}[workload.method]
     return counter.get_total_flops() / 1e9 * passes * workload.batch * workload.steps
@@ -158,19 +155,10 @@ def ratio(row: dict, name: str) -> float:
     return statistics.median(theirs / ours for theirs, ours in pairs)
 
 
-def from_a_shell(repeats: int) -> dict[str, list[float]]:
+def from_a_shell(repeats: int) -> dict[str, float]:
     """Seconds of `jaxdiff restore` for one image, a process each: nothing on disk yet, then again."""
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
-    command = [
-        sys.executable,
-        "-m",
-        "jaxdiff.cli",
-        "restore",
-        "--samples",
-        "1",
-        "--out",
-        "restored",
-    ]
+    command = [sys.executable, "-m", "jaxdiff.cli", *"restore --samples 1 --out restored".split()]
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             for kind in seconds:
@@ -180,7 +168,7 @@ def from_a_shell(repeats: int) -> dict[str, list[float]]:
                     command, cwd=folder, env=environment, capture_output=True, check=True
                 )
                 seconds[kind].append(time.perf_counter() - started)
-    return {kind: [statistics.median(values)] for kind, values in seconds.items()}
+    return {kind: statistics.median(values) for kind, values in seconds.items()}
 
 
 def table(rows: list[dict], names: list[str]) -> str:
@@ -204,7 +192,7 @@ def table(rows: list[dict], names: list[str]) -> str:
 
 
 def costs(rows: list[dict], names: list[str]) -> str:
-    """Seconds to the first result, jaxdiff's cold and warm, and the peak of resident memory."""
+    """Seconds to the first result, jaxdiff's cold and warm, and the peak of memory."""
     shown = [name for name in names if any(row.get(name) for row in rows)]
     head = ["workload", *(f"{n}, s" for n in shown), *(f"{n}, MB" for n in shown)]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
@@ -262,7 +250,7 @@ def _processor() -> str:
     return found[1] if found else platform.machine()
 
 
-def report(rows: list[dict], shell: dict[str, list[float]] | None) -> str:
+def report(rows: list[dict], shell: dict[str, float] | None) -> str:
     names = list(METHODS)
     gemm = statistics.median(row["gemm"] for row in rows)
     parts = [
@@ -277,8 +265,8 @@ def report(rows: list[dict], shell: dict[str, list[float]] | None) -> str:
     ]
     if shell is not None:
         parts.append(
-            f"`jaxdiff restore --samples 1` from a shell, import to pictures: {shell['cold'][0]:.1f} s "
-            f"with nothing on disk, {shell['warm'][0]:.1f} s the second time."
+            f"`jaxdiff restore --samples 1` from a shell, import to pictures: {shell['cold']:.1f} s "
+            f"with nothing on disk, {shell['warm']:.1f} s the second time."
         )
     return "\n\n".join(parts) + "\n"
 

@@ -3,7 +3,18 @@
 import json
 from pathlib import Path
 
-from benchmarks.__main__ import contestants, costs, measure, plot, ratio, report, table, workloads
+import jaxdiff as jd
+from benchmarks.__main__ import (
+    contestants,
+    costs,
+    count_gflop,
+    measure,
+    plot,
+    ratio,
+    report,
+    table,
+    workloads,
+)
 from benchmarks.contestants import METHODS, Workload
 
 ROOT = Path(__file__).parents[1]
@@ -17,10 +28,17 @@ def test_a_row(tiny):
     for name in ("jaxdiff", "torch"):
         assert len(row[name]["turns"]) == 3 and all(0 < t < 60 for t in row[name]["turns"])
         assert 50 < row[name]["peak_mb"] < 4000
-    assert row["gemm"] > 1 and 3 < row["gflop"] < 7  # twice the network of faces64
+    assert row["gemm"] > 1 and row["gflop"] > 0
     assert "| tiny 64², ddpm, batch 1, 2 steps |" in table([row], list(METHODS))
     assert "tiny" in costs([row], list(METHODS)) and ratio(row, "jaxdiff") == 1
     assert plot([row], list(METHODS)).axes
+
+
+def test_operations_are_counted_of_the_network_at_hand(tiny, faces64, tmp_path):
+    workload = Workload("faces64", 64, "ddpm", 1, 2)
+    jd.save(tmp_path, *faces64)
+    count = count_gflop(workload, str(tmp_path))
+    assert 3 < count < 7 and count_gflop(workload, str(tiny)) < count / 10
 
 
 def test_who_takes_part():
