@@ -119,7 +119,8 @@ def sample(
     size = min(batch_size or total, total)
     size = -(-size // devices) * devices
     steps = steps.astype(dtype)
-    precise = nullcontext() if precision is None else jax.default_matmul_precision(precision)
+    # JAX takes a str and none of its subclasses, such as the command line's enumeration.
+    precise = nullcontext() if precision is None else jax.default_matmul_precision(str(precision))
 
     chunks = []
     segment = _segment_length(total_steps) if progress else total_steps

@@ -151,6 +151,24 @@ def test_sampler_names():
         named("ddrm", prior, blur, y, 0.1)
 
 
+def test_memory_and_precision(run, tmp_path, tiny, fast):
+    """Neither changes what a CPU computes."""
+    pixels = []
+    for options in ([], ["--remat", "--precision", "highest"]):
+        code, _, err = run("restore", "--sampler", "dps", *fast, *options)
+        assert code == 0, err
+        with Image.open(tmp_path / "restored" / "restored.png") as picture:
+            pixels.append(np.asarray(picture).astype(int))
+    settings = json.loads((tmp_path / "restored" / "metrics.json").read_text())["settings"]
+    assert settings["remat"] is True and settings["precision"] == "highest"
+    assert np.abs(pixels[0] - pixels[1]).max() <= 1
+    code, _, err = run("sample", "--n", 1, "--steps", 2, "--model", tiny, "--precision", "high")
+    assert code == 0, err
+    arguments = ["--samplers", "pigdm-paper", "--steps", "2", "--model", tiny]
+    code, _, err = run("evaluate", *arguments, "--precision", "default", "--remat")
+    assert code == 0, err
+
+
 def test_folder_with_a_bad_image(run, tmp_path, fast):
     folder = tmp_path / "images"
     folder.mkdir()
