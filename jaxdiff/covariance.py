@@ -1,4 +1,4 @@
-"""How wrong a denoiser is: the covariance of x₀ given x_t, by spatial frequency and colour."""
+"""How wrong a denoiser is: the covariance of x₀ given x_t, by frequency, colour and contrast."""
 
 import warnings
 from pathlib import Path
@@ -17,31 +17,41 @@ from jaxdiff.platform import jit, over_samples
 from jaxdiff.pytree import concrete, pytree
 from jaxdiff.samplers.ddpm import DDPM
 from jaxdiff.sampling import sample
-from jaxdiff.stationary import Stationary
+from jaxdiff.stationary import Modulated, Stationary, contrast
 from jaxdiff.units import to_model
 
 FILE = "spectral_covariance.safetensors"
+EXPONENTS = np.arange(0, 0.65, 0.05, np.float32)  # of the contrast: which of them is measured
 STABLE = 64  # images: at frequency 0 an image has one value, and 64 of them err by √(2/64) = 18 %
 
 
 @pytree
 class SpectralCovariance:
-    """Cov[x₀ | x_t] of a network, taken as stationary: a colour matrix by noise level and radius.
+    """Cov[x₀ | x_t] of a network: stationary, times a deviation that follows the contrast of x̂₀.
 
-    E[e eᵀ] of the error e = x₀ − x̂₀(x_t), measured on images: `table[l, r]` is the mean over
-    images, noise, and the frequencies of ring r, of ê ê* (orthonormal FFT, real part), divided by
-    1 − ᾱ_l, which makes it vary slowly. `at` interpolates its inverse linearly in ᾱ, which is exact
-    for a Gaussian prior, and what comes out linearly in radius.
-    It does not depend on the image's size.
+    The error e = x₀ − x̂₀(x_t), measured on images, is larger where x̂₀ has edges and texture. With
+    g = |∇x̂₀|² blurred by a pixel (`stationary.contrast` is its logarithm),
+
+        Cov[x₀ | x_t] = MΣM,  M = diag(m),  m² = exp(γ·(log g − mean of log g)),
+
+    γ by noise level, where the likelihood of e ~ N(0, m²) is highest. `table[l, r]` is Σ: the mean over
+    images, noise, and the frequencies of ring r, of the transform of e/m times its conjugate
+    (orthonormal FFT, real part), divided by 1 − ᾱ_l, which makes it vary slowly. `at`
+    interpolates its inverse linearly in ᾱ, which is exact for a Gaussian prior, and what comes
+    out linearly in radius. It does not depend on the image's size.
 
     Args:
         table: [L, R, C, C], symmetric, in units of the network's [-1, 1].
         timesteps: [L], ascending; alphas_cumprod: [L], ᾱ of the schedule at them.
         spacing: of the rings, in cycles a pixel: ring r is at radius r·spacing.
+        modulation: [L, 2], γ and the mean of log g; None where Σ alone is meant: m = 1.
+
+    Raises:
+        ValueError: for arrays that do not fit each other, or hold NaN.
 
     Source: the covariance that Peng et al. 2024 (arXiv 2402.02149) show to be the optimal one to
-    condition with, restricted to stationary ones; Rissanen et al. 2025 (arXiv 2410.11149) use a
-    diagonal in the DCT, without colours.
+    condition with, restricted to these; Rissanen et al. 2025 (arXiv 2410.11149) use a diagonal in
+    the DCT, without colours. The contrast is our own.
 
     Example:
         >>> covariance = SpectralCovariance.load("faces64")
@@ -53,27 +63,41 @@ class SpectralCovariance:
     timesteps: Any
     alphas_cumprod: Any
     spacing: Any
-    stationary = True
+    modulation: Any = None
 
     def __post_init__(self):
-        for name in ("table", "timesteps", "alphas_cumprod", "spacing"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+        for name, value in self._arrays().items():
+            object.__setattr__(self, name, np.asarray(value))
         levels, channels = len(self.timesteps), self.table.shape[-1]
         if self.table.ndim != 4 or self.table.shape[::2] != (levels, channels) or levels < 2:
             raise ValueError(
                 f"table: expected [L, R, C, C] for {levels} noise levels, "
                 f"got {list(self.table.shape)}"
             )
-        if not np.isfinite(self.table).all():
-            raise ValueError("table: holds NaN or infinite values")
+        if self.modulation is not None and self.modulation.shape != (levels, 2):
+            raise ValueError(
+                f"modulation: expected [L, 2] for {levels} noise levels, got "
+                f"{list(self.modulation.shape)}"
+            )
+        for name in ("table", "modulation"):
+            if not np.isfinite(self._arrays().get(name, 0)).all():
+                raise ValueError(f"{name}: holds NaN or infinite values")
+
+    def _arrays(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     @property
     def channels(self) -> int:
         """C."""
         return self.table.shape[-1]
 
-    def at(self, x_t, alphas_cumprod) -> Stationary:
-        """Σ at the noise level ᾱ, for images of x_t's size [H, W, C]; the same for every x_t."""
+    @property
+    def stationary(self) -> bool:
+        """Whether it is a matrix a frequency, the same for every x_t."""
+        return self.modulation is None
+
+    def at(self, x_t, alphas_cumprod, x0_hat=None) -> Stationary | Modulated:
+        """At the noise level ᾱ, for images of x_t's size [H, W, C]; Σ alone without an x̂₀."""
         dtype = x_t.dtype
         a = jnp.asarray(alphas_cumprod, dtype)
         levels = jnp.asarray(self.alphas_cumprod, dtype)[::-1]  # ascending
@@ -85,7 +109,13 @@ class SpectralCovariance:
         precision += part * matrices.solve(table[low + 1], identity)
         rings = matrices.solve(precision, identity)
         radius = jnp.asarray(_radius(*x_t.shape[:2]), dtype) / jnp.asarray(self.spacing, dtype)
-        return Stationary((1 - a) * _between(rings, radius))
+        colours = (1 - a) * _between(rings, radius)
+        if self.modulation is None or x0_hat is None:
+            return Stationary(colours)
+        modulation = jnp.asarray(self.modulation, dtype)[::-1]
+        exponent, mean = (1 - part) * modulation[low] + part * modulation[low + 1]
+        scale = jnp.exp(exponent / 2 * (contrast(x0_hat) - mean))
+        return Modulated(scale[..., None], colours)
 
     def check(self, denoiser) -> None:
         """Raises ValueError where the table is not of such a denoiser."""
@@ -122,6 +152,8 @@ class SpectralCovariance:
     ) -> "SpectralCovariance":
         """Measure it: each image is noised to every level, denoised, and its error transformed.
 
+        Once for every γ of a grid, from which the likelihood then takes one a level.
+
         Args:
             denoiser: of the prior; images: [N, H, W, C] in [0, 1] that the prior should know, of
                 which the first n are used. Without any, n of the prior's own DDPM samples of 100
@@ -157,28 +189,38 @@ class SpectralCovariance:
         timesteps = _timesteps(schedule.alphas_cumprod, levels)
         spacing = 1 / max(images.shape[1:3])
         rings = _ring_weights(images.shape[1:3], spacing)
-        powers = []
+        total: Any = None
         with tqdm(total=len(images), unit="image", disable=not progress) as bar:
             for start in range(0, len(images), batch_size):
                 # The last batch is filled up with repeats.
                 chosen = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
                 keys = jax.vmap(jax.random.fold_in, (None, 0))(key, chosen)
-                found = np.asarray(_error_powers(denoiser, images[chosen], keys, timesteps, rings))
-                powers.append(found[: len(images) - start])
-                bar.update(len(powers[-1]))
-        table = np.concatenate(powers).mean(0, dtype=np.float64)
+                found = _errors(denoiser, images[chosen], keys, timesteps, rings)
+                count = min(batch_size, len(images) - start)
+                part = [np.asarray(f)[:count].sum(0, dtype=np.float64) for f in found]
+                total = part if total is None else [t + p for t, p in zip(total, part)]
+                bar.update(count)
+        powers, energies, contrasts = (t / len(images) for t in total)
+        unlikely = np.log(energies) + EXPONENTS * contrasts[:, None]  # [L, γ], −2·log-likelihood
+        best = unlikely.argmin(1)
+        modulation = np.stack([EXPONENTS[best], contrasts], -1)
+        each = np.arange(len(best))
+        # Measured for m² = g^γ; divided by its mean in the logarithm, m² varies around 1.
+        table = powers[each, best] * np.exp(EXPONENTS[best] * contrasts)[:, None, None, None]
         # Positive definite, also from fewer images than channels.
         mean = np.trace(table, axis1=-2, axis2=-1)[..., None, None] / table.shape[-1]
         table = table + 1e-5 * mean * np.eye(table.shape[-1])
         a = schedule.alphas_cumprod[timesteps]
         table = table / (1 - a)[:, None, None, None]
-        return cls(table.astype(np.float32), timesteps, a, spacing)
+        modulated = modulation.astype(np.float32) if modulation[:, 0].any() else None
+        return cls(table.astype(np.float32), timesteps, a, spacing, modulated)
 
     def save(self, folder: str | Path) -> Path:
         """Write `spectral_covariance.safetensors` into a checkpoint's folder; returns its path."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: np.asarray(value) for name, value in vars(self).items()}
+        # In C's order: safetensors writes the memory of any other as it lies.
+        tensors = {name: np.asarray(a, order="C") for name, a in self._arrays().items()}
         replace_file(folder / FILE, lambda p: save_file(tensors, p))
         return folder / FILE
 
@@ -203,18 +245,30 @@ class SpectralCovariance:
 
 
 @jit
-def _error_powers(denoiser, images, keys, timesteps, rings):
-    """[n, L, R, C, C]: the rings' mean of ê ê* for images [n, H, W, C] in [0, 1]."""
+def _errors(denoiser, images, keys, timesteps, rings):
+    """Of images [n, H, W, C] in [0, 1], at L levels, for every exponent γ of the contrast g:
+
+    the rings' mean of ê ê* of e·g^(−γ/2) [n, L, γ, R, C, C], the mean square of that [n, L, γ],
+    and the mean of log g [n, L].
+    """
 
     def one(image, key):
         x0 = to_model(image)
 
         def level(t):
             eps = jax.random.normal(jax.random.fold_in(key, t), x0.shape, x0.dtype)
-            error = x0 - denoiser(denoiser.schedule.add_noise(x0, eps, t).astype(x0.dtype), t)
-            e = jnp.fft.rfft2(error, axes=(0, 1), norm="ortho")
-            power = (e[..., :, None] * jnp.conj(e[..., None, :])).real
-            return jnp.einsum("rhw,hwcd->rcd", rings, power, precision=jax.lax.Precision.HIGHEST)
+            x0_hat = denoiser(denoiser.schedule.add_noise(x0, eps, t).astype(x0.dtype), t)
+            log_g = contrast(x0_hat)
+
+            def power(exponent):
+                error = (x0 - x0_hat) * jnp.exp(-exponent / 2 * log_g)[..., None]
+                e = jnp.fft.rfft2(error, axes=(0, 1), norm="ortho")
+                square = (e[..., :, None] * jnp.conj(e[..., None, :])).real
+                highest = jax.lax.Precision.HIGHEST
+                of_rings = jnp.einsum("rhw,hwcd->rcd", rings, square, precision=highest)
+                return of_rings, jnp.mean(error**2)
+
+            return *jax.lax.map(power, jnp.asarray(EXPONENTS, dtype)), log_g.mean()
 
         return jax.lax.map(level, timesteps)
 

@@ -1,4 +1,4 @@
-"""Gaussians that are stationary: a matrix over colours at every spatial frequency."""
+"""Gaussian images: stationary ones, and such whose deviation follows a picture's contrast."""
 
 from typing import Any
 
@@ -25,6 +25,47 @@ class Stationary:
     def draw(self, eps) -> jax.Array:
         """Σ^½ε: a sample, for ε ~ N(0, I) [H, W, C]."""
         return filtered(matrices.cholesky(self.matrices), eps)
+
+
+@pytree
+class Modulated:
+    """N(0, MΣM), Σ = F* diag(matrices) F stationary and M = diag(scale), scale [H, W, 1]."""
+
+    scale: Any
+    matrices: Any
+
+    def apply(self, v) -> jax.Array:
+        """MΣMv of v [H, W, C]."""
+        return self.scale * filtered(self.matrices, self.scale * v)
+
+    def draw(self, eps) -> jax.Array:
+        """MΣ^½ε: a sample, for ε ~ N(0, I) [H, W, C]."""
+        return self.scale * filtered(matrices.cholesky(self.matrices), eps)
+
+
+def contrast(x) -> jax.Array:
+    """log(|∇x|² + 1e-4) of the mean over colours, blurred by one pixel: [..., H, W] of [..., H, W, C].
+
+    Differences are over two pixels; the picture continues as its border. 1e-4 is about one level
+    of 255 in [-1, 1]: flat regions are not flatter than that.
+    """
+    grey = jnp.mean(x, -1)
+    gradient = sum(_along(grey, axis, (-1, 0, 1)) ** 2 for axis in (-2, -1))
+    for axis in (-2, -1):
+        gradient = _along(gradient, axis, (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16))
+    return jnp.log(gradient + 1e-4)
+
+
+def _along(x, axis, weights):
+    """Correlation with `weights` along one axis, continued by its border."""
+    half = len(weights) // 2
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (half, half)
+    padded = jnp.pad(x, pad, mode="edge")
+    size = x.shape[axis]
+    return sum(
+        w * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i, w in enumerate(weights) if w
+    )
 
 
 def filtered(response, v) -> jax.Array:

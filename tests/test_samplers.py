@@ -31,6 +31,8 @@ COVARIANCE = jd.SpectralCovariance(
     SCHEDULE.alphas_cumprod[LEVELS],
     1 / 8,
 )
+MODULATION = np.array([[0.3, -2.0]] * 3, "f")
+MODULATED = jd.SpectralCovariance(**(vars(COVARIANCE) | {"modulation": MODULATION}))
 KNOWN = jd.operators.Mask(np.arange(64).reshape(8, 8) % 3 > 0)
 SAMPLERS = {
     "ddpm": lambda d, a, y: jd.DDPM(d),
@@ -41,13 +43,16 @@ SAMPLERS = {
     "pigdm-paper": lambda d, a, y: jd.PiGDM(d, a, y, 0.1, variance="paper"),
     "pigdm-masked": lambda d, a, y: jd.PiGDM(d, KNOWN @ a, y, 0.1),
     "ddpm-covariance": lambda d, a, y: jd.DDPM(d, COVARIANCE),
+    "ddpm-modulated": lambda d, a, y: jd.DDPM(d, MODULATED),
     "spectral": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE),
     "spectral-mean": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE, False),
+    "spectral-modulated": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, MODULATED),
     "spectral-masked": lambda d, a, y: jd.SpectralPosterior(d, KNOWN @ a, y, 0.1, COVARIANCE),
 }
 RESTORING = [name for name in SAMPLERS if name[:4] not in ("ddpm", "ddim")]
 SCALED = [name for name in RESTORING if not name.startswith("spectral")]
 LINEAR = [name for name in RESTORING if not name.startswith("dps")]
+DRAW_MORE = ("ddpm-modulated", "spectral-modulated", "spectral-masked")
 KEY = jax.random.key(0)
 
 
@@ -128,7 +133,7 @@ def test_progress_changes_nothing(name, steps, capsys):
     assert "6/6" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "spectral-masked"])
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in DRAW_MORE])
 def test_noise_replaces_the_draws(name, steps, x64):
     """In float64: six steps amplify float32's rounding to 1e-5, and both sides round on their own."""
     noise = np.random.default_rng(0).standard_normal((7, 2, 8, 8, 3))
@@ -230,7 +235,9 @@ def test_batch_of_measurements(name, steps):
     np.testing.assert_allclose(alone, hooked[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dps", "pigdm", "spectral", "spectral-masked"])
+@pytest.mark.parametrize(
+    "name", ["dps", "pigdm", "spectral", "spectral-modulated", "spectral-masked"]
+)
 def test_each_measurement_its_own_operator_and_key(name, steps):
     """A batch blurred in several ways, in one program: the same as one by one."""
     ones = [make(name, seed=s, blur=3 + s) for s in range(3)]
@@ -329,5 +336,9 @@ def test_bad_covariances():
         rebuild(alphas_cumprod=COVARIANCE.alphas_cumprod * 0.9)
     with pytest.raises(ValueError, match="table"):
         rebuild(table=COVARIANCE.table[0])
+    with pytest.raises(ValueError, match=r"modulation: expected \[L, 2\]"):
+        rebuild(modulation=MODULATION.T)
+    with pytest.raises(ValueError, match="modulation: holds NaN"):
+        rebuild(modulation=MODULATION * np.nan)
     with pytest.raises(FileNotFoundError, match="jaxdiff calibrate"):
         jd.SpectralCovariance.load(jd.__file__.rpartition("/")[0])

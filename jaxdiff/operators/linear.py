@@ -107,11 +107,13 @@ class Compose(Linear):
         return self.inner.adjoint(self.outer.adjoint(y))
 
 
-def conjugate_gradients(matvec, b, precondition=None, max_steps: int = 300):
+def conjugate_gradients(
+    matvec, b, precondition=None, max_steps: int = 300, tolerance: float = 1e-5
+):
     """u with matvec(u) = b, for a symmetric positive matvec, and a report.
 
     `precondition` is about the inverse of matvec, symmetric and positive too.
-    Stops where ‖matvec(u) − b‖ is 1e-5 of ‖b‖ (1e-11 in float64), or after `max_steps`. A loop of
+    Stops where ‖matvec(u) − b‖ is `tolerance` of ‖b‖ (1e-11 in float64), or after `max_steps`. A loop of
     our own: `jax.scipy.sparse.linalg.cg` does not say how many iterations it took, and lineax's
     stops by each element relative to b's, which are 0 at the pixels that a mask hides.
 
@@ -120,7 +122,7 @@ def conjugate_gradients(matvec, b, precondition=None, max_steps: int = 300):
         ‖matvec(u) − b‖/‖b‖, computed from u.
     """
     precondition = precondition or (lambda r: r)
-    tolerance = 1e-5 if b.dtype == jnp.float32 else 1e-11
+    tolerance = tolerance if b.dtype == jnp.float32 else 1e-11
     size = jnp.linalg.norm(b)
 
     def unfinished(state):

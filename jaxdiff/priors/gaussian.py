@@ -67,7 +67,7 @@ class GaussianCovariance:
     prior: Gaussian
     stationary = True
 
-    def at(self, x_t, alphas_cumprod) -> Stationary:
+    def at(self, x_t, alphas_cumprod, x0_hat=None) -> Stationary:
         """At the noise level ᾱ_t."""
         a = jnp.asarray(alphas_cumprod, x_t.dtype)
         s = jnp.asarray(self.prior.spectrum, x_t.dtype)[:, : x_t.shape[1] // 2 + 1]

@@ -147,7 +147,7 @@ class MixtureCovariance:
     prior: GaussianMixture
     stationary = False
 
-    def at(self, x_t, alphas_cumprod) -> "Dense":
+    def at(self, x_t, alphas_cumprod, x0_hat=None) -> "Dense":
         """At x_t [H, W, C] and the noise level ᾱ_t."""
         return Dense(self.prior._given(x_t, jnp.asarray(alphas_cumprod, x_t.dtype))[1])
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxdiff import matrices
@@ -26,11 +27,10 @@ class DDPM:
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
-        covariance: a stationary one, such as `SpectralCovariance.load("faces64")`.
+        covariance: such as `SpectralCovariance.load("faces64")`.
 
     Raises:
-        ValueError: for a covariance of other channels or another schedule, or one that is not
-            stationary.
+        ValueError: for a covariance of other channels or another schedule.
 
     Source: Ho et al. 2020 (arXiv 2006.11239), equations 6 and 7, x̂₀ clipped before the mean as
     in diffusers' DDPMScheduler.
@@ -49,16 +49,22 @@ class DDPM:
     def __post_init__(self):
         if self.covariance is not None:
             self.covariance.check(self.denoiser)
-            if not self.covariance.stationary:
-                raise ValueError("covariance: DDPM needs a stationary one, a matrix a frequency")
 
-    def step(self, x, c: Steps, z):
+    @property
+    def draws_more(self) -> bool:
+        """Whether a step needs a key beside z: a stationary covariance's draw and z are one."""
+        return self.covariance is not None and not self.covariance.stationary
+
+    def step(self, x, c: Steps, z, key=None):
         p = predict(self.denoiser, x, c)
         info = {"t": c.t, "x0_hat": p.x0_hat}
         if self.covariance is None:
             return ancestral(x, c, p, z), info
-        spread = self.covariance.at(x, c.alphas_cumprod).matrices
-        return transition(x, c, p.x0_hat, spread, z), info
+        covariance = self.covariance.at(x, c.alphas_cumprod, p.x0_hat)
+        if self.draws_more:
+            x0 = p.x0_hat + covariance.draw(jax.random.normal(key, x.shape, x.dtype))
+            return posterior(x, c, x0, z), info
+        return transition(x, c, p.x0_hat, covariance.matrices, z), info
 
 
 def ancestral(x, c: Steps, p: Prediction, z):
@@ -70,6 +76,11 @@ def ancestral(x, c: Steps, p: Prediction, z):
         low, high = jnp.log(c.posterior_variance), jnp.log(c.betas)
         sigma = c.noise * jnp.exp(0.5 * (p.fraction * high + (1 - p.fraction) * low))
     return c.x0_coef * p.x0_hat + c.xt_coef * x + sigma * z
+
+
+def posterior(x, c: Steps, x0, z):
+    """A draw of q(x_{t−1} | x_t, x₀)."""
+    return c.x0_coef * x0 + c.xt_coef * x + c.noise * jnp.sqrt(c.posterior_variance) * z
 
 
 def transition(x, c: Steps, x0, spread, z):
