@@ -39,10 +39,19 @@ class Problem(NamedTuple):
 
 
 def coefficients(sampler: str, problem: Problem, c: jd.Steps):
-    """(f, g, w) of one step of "pigdm", "pigdm-paper", "spectral" or "spectral-mean"."""
+    """(f, g, w) of one step of "pigdm", "pigdm-paper", "spectral" or "spectral-mean".
+
+    Or, with g = 0, of what samples the prior: "ddpm", "ddpm-covariance" or "ddim".
+    """
     s, a, k = problem.prior.spectrum, c.alphas_cumprod, problem.k
     d = np.sqrt(a) * s / (a * s + 1 - a)
     ddpm = c.x0_coef * d + c.xt_coef
+    if sampler == "ddpm":
+        return ddpm, 0, np.full(s.shape, c.sigma)
+    if sampler == "ddim":
+        eps = (1 - np.sqrt(a) * d) / np.sqrt(1 - a)
+        previous = c.alphas_cumprod_prev
+        return np.sqrt(previous) * d + np.sqrt(1 - previous) * eps, 0, np.zeros(s.shape)
     if sampler.startswith("pigdm"):
         v = c.posterior_variance if sampler == "pigdm" else (1 - a) / a
         r2, unit = v / (1 + v), 1 if sampler == "pigdm" else 1 / 4
@@ -50,6 +59,8 @@ def coefficients(sampler: str, problem: Problem, c: jd.Steps):
         g = r2 / np.sqrt(1 + v) * d / 2 * solve
         return ddpm - g * k * d / 2, g, np.full(s.shape, c.sigma)
     p = s * (1 - a) / (a * s + 1 - a)
+    if sampler == "ddpm-covariance":
+        return ddpm, 0, np.sqrt(c.x0_coef**2 * p + c.noise * c.posterior_variance)
     gain = p / (np.abs(k) ** 2 / 4 * p + problem.sigma**2)
     g = c.x0_coef * np.conj(k) / 2 * gain
     drawn = c.x0_coef**2 * problem.sigma**2 * gain if sampler == "spectral" else 0

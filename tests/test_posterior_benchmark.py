@@ -11,7 +11,7 @@ from jaxdiff.pytree import replace_leaf
 pytestmark = pytest.mark.usefixtures("hurried")
 
 
-@pytest.mark.parametrize("name", posterior.LINEAR)
+@pytest.mark.parametrize("name", (*posterior.LINEAR, "ddpm", "ddpm-covariance", "ddim"))
 def test_recursion_is_the_scan(name, x64):
     """The same noise through both, in float64, every step: the sampler's law is what is claimed.
 
@@ -27,6 +27,10 @@ def test_recursion_is_the_scan(name, x64):
         sampler = jd.SpectralPosterior(
             prior, problem.blur, problem.y, problem.sigma, prior.covariance, draw
         )
+    elif name == "ddim":
+        sampler = jd.DDIM(prior)
+    elif name.startswith("ddpm"):
+        sampler = jd.DDPM(prior, prior.covariance if "covariance" in name else None)
     else:
         variance = "paper" if name == "pigdm-paper" else "course"
         sampler = jd.PiGDM(prior, problem.blur, problem.y, problem.sigma, variance=variance)
