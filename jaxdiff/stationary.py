@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff import matrices
 from jaxdiff.pytree import pytree
@@ -66,6 +67,27 @@ def _along(x, axis, weights):
     return sum(
         w * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i, w in enumerate(weights) if w
     )
+
+
+def fourier(v) -> jax.Array:
+    """F v, F unitary: the half of `fft2` that a real v [H, W, C] has, scaled to keep its norm."""
+    weights = jnp.sqrt(jnp.asarray(half_weights(v.shape[1]), v.dtype))[:, None]
+    return weights * jnp.fft.rfft2(v, axes=(0, 1), norm="ortho")
+
+
+def inverse_fourier(u, shape: tuple[int, int]) -> jax.Array:
+    """F⁻¹ u = Fᵀu [H, W, C] of `fourier`, for images of `shape` (H, W)."""
+    weights = jnp.sqrt(jnp.asarray(half_weights(shape[1]), u.real.dtype))[:, None]
+    return jnp.fft.irfft2(u / weights, s=shape, axes=(0, 1), norm="ortho")
+
+
+def half_weights(width: int) -> np.ndarray:
+    """How often each column of `rfft2` occurs in `fft2`: twice, where its conjugate is left out."""
+    weights = np.full(width // 2 + 1, 2.0)
+    weights[0] = 1
+    if width % 2 == 0:
+        weights[-1] = 1
+    return weights
 
 
 def filtered(response, v) -> jax.Array:

@@ -122,7 +122,7 @@ def conjugate_gradients(
         ‖matvec(u) − b‖/‖b‖, computed from u.
     """
     precondition = precondition or (lambda r: r)
-    tolerance = tolerance if b.dtype == jnp.float32 else 1e-11
+    tolerance = tolerance if jnp.finfo(b.dtype).bits == 32 else 1e-11
     size = jnp.linalg.norm(b)
 
     def unfinished(state):
@@ -132,14 +132,14 @@ def conjugate_gradients(
     def iterate(state):
         u, r, p, gamma, i = state
         ap = matvec(p)
-        alpha = gamma / jnp.vdot(p, ap)
+        alpha = gamma / jnp.vdot(p, ap).real
         u, r = u + alpha * p, r - alpha * ap
         z = precondition(r)
-        new = jnp.vdot(r, z)
+        new = jnp.vdot(r, z).real
         return u, r, z + new / gamma * p, new, i + 1
 
     z = precondition(b)
-    state = (jnp.zeros_like(b), b, z, jnp.vdot(b, z), jnp.int32(0))
+    state = (jnp.zeros_like(b), b, z, jnp.vdot(b, z).real, jnp.int32(0))
     u, _, _, _, iterations = jax.lax.while_loop(unfinished, iterate, state)
     residual = jnp.linalg.norm(matvec(u) - b) / jnp.where(size > 0, size, 1)
     report = {

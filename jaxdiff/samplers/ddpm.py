@@ -55,7 +55,7 @@ class DDPM:
         """Whether a step needs a key beside z: a stationary covariance's draw and z are one."""
         return self.covariance is not None and not self.covariance.stationary
 
-    def step(self, x, c: Steps, z, key=None):
+    def step(self, x, c: Steps, z, key: Any = None):
         p = predict(self.denoiser, x, c)
         info = {"t": c.t, "x0_hat": p.x0_hat}
         if self.covariance is None:
