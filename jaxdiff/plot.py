@@ -121,9 +121,10 @@ def error_spectra(covariance) -> Figure:
     """A `SpectralCovariance`: the error's standard deviation by frequency and by noise level.
 
     The left panel is the square root of the mean over colours of the spectrum, a line a noise
-    level; the right one the correlation of two colours' errors, the mean of the pairs.
+    level; the next one the correlation of two colours' errors, the mean of the pairs; the last
+    one, where there is a modulation, its exponent γ.
     """
-    figure, (left, right) = _figure(1, 2, 5, 3.6)
+    figure, (left, right, *more) = _figure(1, 2 + (not covariance.stationary), 5, 3.6)
     variance = (1 - covariance.alphas_cumprod)[:, None, None, None] * covariance.table
     radius = np.arange(variance.shape[1]) * float(covariance.spacing)
     colours = variance.shape[-1]
@@ -141,6 +142,10 @@ def error_spectra(covariance) -> Figure:
     right.set_title("correlation of two colours' errors", fontsize=10)
     for axis in (left, right):
         axis.set_xlabel("spatial frequency, cycles a pixel")
+    for axis in more:
+        axis.plot(covariance.timesteps, covariance.modulation[:, 0], "o-", markersize=3)
+        axis.set_title("γ: variance ∝ (contrast of x̂₀)^γ", fontsize=10)
+        axis.set_xlabel("t")
     left.legend(fontsize=7)
     return figure
 

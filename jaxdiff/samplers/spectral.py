@@ -43,7 +43,7 @@ class SpectralPosterior:
         y: the measurement in image units, or a batch of them [B, ...].
         sigma: the standard deviation of its noise in image units, ≥ 0; or [B] of them.
         covariance: a `SpectralCovariance`, or a prior's own `covariance`: an object with
-            `at(x_t, ᾱ)`, which gives Σ as `apply(v)` and `draw(ε)`, and `stationary`, whether that
+            `at(x_t, ᾱ, x̂₀)`, which gives Σ as `apply(v)` and `draw(ε)`, and `stationary`, whether that
             is a matrix a frequency.
         draw: False takes the conditioned mean for x₀: sharper, and with too little spread.
 
