@@ -4,7 +4,8 @@
 (b) Photographs: PSNR of a draw and of the posterior mean, calibration, and time.
 
 Rows go to CSV as they come; stopped and started again, a run goes on. The photographs are the
-bundled ones, which neither the prior nor its table was measured on.
+bundled ones, which neither the prior nor its table was measured on; with `--validation`, more such
+photographs and the spectral sampler alone.
 """
 
 import argparse
@@ -48,6 +49,11 @@ class Cell:
     sigma: int
     sampler: str
     evaluations: int
+
+
+VALIDATION = [Cell(CAMERAS[0], sigma, "spectral", 10) for sigma in SIGMAS] + [
+    Cell(camera, 10, "spectral", 10) for camera in ("blur:motion:17,0", *CAMERAS[1:3])
+]
 
 
 def grid(quick: bool) -> list[Cell]:
@@ -141,16 +147,14 @@ def _cg_iterations(x, info):
     return info.get("cg_iterations", 0)
 
 
-def run(out: Path, images: np.ndarray, draws: int, quick: bool) -> list[dict]:
+def run(path: Path, images: np.ndarray, draws: int, cells: list[Cell]) -> list[dict]:
     """The rows of (b), read where they are there and measured where not."""
-    path = out / "faces.csv"
     rows: dict[tuple, dict] = {}
     if path.exists():
         with open(path, newline="") as file:
             rows = {tuple(row[k] for k in KEYS): row for row in csv.DictReader(file)}
     wanted = {
-        tuple(map(str, (*dataclasses.astuple(cell), len(images), draws))): cell
-        for cell in grid(quick)
+        tuple(map(str, (*dataclasses.astuple(cell), len(images), draws))): cell for cell in cells
     }
     denoiser = jd.Denoiser(*jd.load("faces64"))
     covariance = jd.SpectralCovariance.load("faces64")
@@ -208,15 +212,26 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two samplers, two images: a minute")
     parser.add_argument("--images", type=int, default=6, help="photographs, at most 8 (default 6)")
     parser.add_argument(
+        "--validation", type=Path, help="a folder or .npz, of which the first --images are restored"
+    )
+    parser.add_argument(
         "--draws", type=int, default=9, help="posterior samples of each (default 9)"
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/posterior-results"))
     args = parser.parse_args()
     count = 2 if args.quick else args.images
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.validation:
+        images = data.load_images(args.validation, (64, 64), n=count, split="val")
+        rows = run(args.out / "validation.csv", images, args.draws, VALIDATION)
+        text = f"# {count} photographs of {args.validation.name}, {args.draws} draws of each\n\n"
+        text += faces_table(rows, args.draws)
+        replace_file(args.out / "validation.md", lambda p: Path(p).write_text(text))
+        print(text)
+        return
     images = np.stack(list(data.faces().values()))[:count]
     table = gaussian_table()
-    rows = run(args.out, images, args.draws, args.quick)
+    rows = run(args.out / "faces.csv", images, args.draws, grid(args.quick))
     text = f"# Posterior samplers\n\n## A Gaussian prior, exactly\n\n{table}\n"
     text += f"## Faces: {len(images)} photographs, {args.draws} draws of each\n\n"
     text += faces_table(rows, args.draws)

@@ -96,7 +96,7 @@ display(figure)
 #
 # A network is no Gaussian prior, but the one thing that was needed can be measured: noise images to a level t, denoise
 # them, and transform the error $x_0-\hat x_0(x_t)$. By radius and noise level, a matrix over the three colours:
-# `jd.SpectralCovariance`, which `jaxdiff calibrate` measured on 256 training photographs in three minutes.
+# `jd.SpectralCovariance`, which `jaxdiff calibrate` measured on 256 training photographs in two minutes.
 
 # %%
 covariance = jd.SpectralCovariance.load(MODEL)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from typer.testing import CliRunner
 
 import jaxdiff as jd
@@ -91,6 +92,31 @@ def test_an_evaluation_on_two_hosts(photographs, tiny, tmp_path, uncached):
     for a, b in zip(one.splitlines()[1:], two.splitlines()[1:], strict=True):
         assert a.split(",")[:3] == b.split(",")[:3]
         np.testing.assert_allclose(*(list(map(float, r.split(",")[3:])) for r in (a, b)), atol=1e-4)
+
+
+def test_a_training_on_two_hosts(photographs, tmp_path, uncached):
+    """Each batch of four shared by four devices on two hosts, against one device: the same weights."""
+    (photographs / "damaged.png").unlink(missing_ok=True)
+    config = {
+        "block_out_channels": [8],
+        "down_block_types": ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "mid_block_type": None,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    arguments = ["train", photographs, "--size", 16, "--config", tmp_path / "config.json"]
+    arguments += ["--steps", 4, "--batch-size", 4, "--save-every", 2, "--half-size", 0]
+    codes, outputs = on_two_hosts(*arguments, "--out", "two", cwd=tmp_path)
+    assert codes == [0, 0], outputs
+    one = [*map(str, arguments), "--devices", "1", "--out", str(tmp_path / "one")]
+    assert CliRunner().invoke(app, one).exit_code == 0
+    two, one = (jd.load(tmp_path / name / "model")[0] for name in ("two", "one"))
+    for a, b in zip(*(jax.tree.leaves(nnx.state(unet)) for unet in (two, one)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    codes, outputs = on_two_hosts(*arguments, "--out", "two", cwd=tmp_path)
+    assert codes == [0, 0], outputs  # finished: nothing is left to do
 
 
 def test_more_devices_than_there_are():

@@ -6,6 +6,7 @@ import pytest
 
 import jaxdiff as jd
 from benchmarks import affine, posterior
+from jaxdiff import data
 from jaxdiff.pytree import replace_leaf
 
 pytestmark = pytest.mark.usefixtures("hurried")
@@ -88,4 +89,12 @@ def test_quick_run(tmp_path, monkeypatch, capsys):
     assert "| mask:0.3,0 | 10 | spectral | 2 |" in first and (tmp_path / "posterior.png").exists()
     posterior.main()
     assert (tmp_path / "results.md").read_text() == first
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    data.write_image(folder / "a.png", data.example())
+    more = ["--images", "1", "--validation", str(folder)]
+    monkeypatch.setattr("sys.argv", [a for a in arguments if a != "--quick"] + more)
+    monkeypatch.setattr(posterior, "VALIDATION", cells)
+    posterior.main()
+    assert "| mask:0.3,0 | 10 | spectral | 2 |" in (tmp_path / "validation.md").read_text()
     capsys.readouterr()
