@@ -230,7 +230,7 @@ for name, sampler in (("DPS, weighted norm", poisson), ("DPS, plain norm", plain
 plot.comparison(panels)
 
 # %% [markdown]
-# On this one image the weights do not pay: four draws have 22.6 dB with them and 23.0 without, at ζ = 1, which was tuned for neither.
+# On this one image the weights do not pay: four draws have 22.7 dB with them and 23.1 without, at ζ = 1, which was tuned for neither.
 #
 # ## Question 8. The comparison
 #
