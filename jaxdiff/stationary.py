@@ -37,11 +37,11 @@ class Modulated:
 
     def apply(self, v) -> jax.Array:
         """MΣMv of v [H, W, C]."""
-        return self.scale * filtered(self.matrices, self.scale * v)
+        return self.scale * Stationary(self.matrices).apply(self.scale * v)
 
     def draw(self, eps) -> jax.Array:
         """MΣ^½ε: a sample, for ε ~ N(0, I) [H, W, C]."""
-        return self.scale * filtered(matrices.cholesky(self.matrices), eps)
+        return self.scale * Stationary(self.matrices).draw(eps)
 
 
 def contrast(x) -> jax.Array:
