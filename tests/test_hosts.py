@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import jaxdiff as jd
 from jaxdiff import data, hosts, native, sampling
 from jaxdiff.cli import app
+from tests.test_train import CONFIG
 
 
 def on_two_hosts(*arguments, cwd):
@@ -97,15 +98,7 @@ def test_an_evaluation_on_two_hosts(photographs, tiny, tmp_path, uncached):
 def test_a_training_on_two_hosts(photographs, tmp_path, uncached):
     """Each batch of four shared by four devices on two hosts, against one device: the same weights."""
     (photographs / "damaged.png").unlink(missing_ok=True)
-    config = {
-        "block_out_channels": [8],
-        "down_block_types": ["DownBlock2D"],
-        "up_block_types": ["UpBlock2D"],
-        "layers_per_block": 1,
-        "norm_num_groups": 4,
-        "mid_block_type": None,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     arguments = ["train", photographs, "--size", 16, "--config", tmp_path / "config.json"]
     arguments += ["--steps", 4, "--batch-size", 4, "--save-every", 2, "--half-size", 0]
     codes, outputs = on_two_hosts(*arguments, "--out", "two", cwd=tmp_path)
