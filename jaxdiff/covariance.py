@@ -23,7 +23,7 @@ from jaxdiff.units import to_model
 FILE = "spectral_covariance.safetensors"
 EXPONENTS = np.linspace(0, 0.6, 13, dtype=np.float32)  # of the contrast: which of them is measured
 # By how much an exponent must lower −2·log-likelihood, a pixel, to be taken instead of 0: faces64
-# gains 0.08 to 0.13 at t = 20 to 400, and less than this above t = 700, where conjugate gradients
+# gains 0.08 to 0.13 at t = 20 to 300, and less than this above t = 600, where conjugate gradients
 # would take as many iterations for it.
 WORTH = 0.02
 STABLE = 64  # images: at frequency 0 an image has one value, and 64 of them err by √(2/64) = 18 %
@@ -38,11 +38,11 @@ class SpectralCovariance:
 
         Cov[x₀ | x_t] = MΣM,  M = diag(m),  m² = exp(γ·(log g − mean of log g)),
 
-    γ by noise level, where the likelihood of e ~ N(0, m²) is highest, and 0 where it hardly matters. `table[l, r]` is Σ: the mean over
-    images, noise, and the frequencies of ring r, of the transform of e/m times its conjugate
-    (orthonormal FFT, real part), divided by 1 − ᾱ_l, which makes it vary slowly. `at`
-    interpolates its inverse linearly in ᾱ, which is exact for a Gaussian prior, and what comes
-    out linearly in radius. It does not depend on the image's size.
+    γ by noise level, where the likelihood of e ~ N(0, m²) is highest, and 0 where it hardly
+    matters. `table[l, r]` is Σ: the mean over images, noise, and the frequencies of ring r, of the
+    transform of e/m times its conjugate (orthonormal FFT, real part), divided by 1 − ᾱ_l, which
+    makes it vary slowly. `at` interpolates its inverse linearly in ᾱ, which is exact for a Gaussian
+    prior, and what comes out linearly in radius. It does not depend on the image's size.
 
     Args:
         table: [L, R, C, C], symmetric, in units of the network's [-1, 1].
