@@ -210,7 +210,9 @@ def plot(rows: list[dict], draws: int) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.posterior", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two samplers, two images: a minute")
-    parser.add_argument("--images", type=int, default=6, help="photographs, at most 8 (default 6)")
+    parser.add_argument(
+        "--images", type=int, default=6, help="photographs (default 6; of the bundled at most 8)"
+    )
     parser.add_argument(
         "--validation", type=Path, help="a folder or .npz, of which the first --images are restored"
     )
