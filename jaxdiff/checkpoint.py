@@ -7,6 +7,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -44,6 +45,9 @@ _WEIGHTS = (
     f"{_STEM}.fp16.bin",
     f"{_STEM}.bin.index.fp16.json",
 )
+# Threads. CelebA-HQ's weights as .bin take 0.60 s, 0.65 with two and 0.97 with one; reading the file
+# alone 0.28 (in the page cache, two cores).
+_READERS = 4
 _OLD_ATTENTION = re.compile(r"(\.attentions\.\d+)\.(query|key|value|proj_attn)\.")
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -99,18 +103,24 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
 
 
 def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNet2D:
-    """A UNet2D holding `tensors` (torch's names and layout), one tensor in memory at a time."""
+    """A UNet2D holding `tensors` (torch's names and layout), which are read a few at a time."""
     graph, state = nnx.split(abstract_unet(config))
     params = nnx.to_flat_state(state)
     tensors = {_modern_name(name): tensor for name, tensor in tensors.items()}
     expected = {torch_name(path): torch_shape(path, p.shape) for path, p in params}
     _check_names({name: tensor.shape for name, tensor in tensors.items()}, expected)
 
-    def read(path, param):
-        array = from_torch_layout(path, tensors[torch_name(path)].read())
-        return (path, param.replace(jnp.asarray(array, dtype)))
+    # JAX's contexts are a thread's own, and the threads below have none.
+    device, x64 = jax.config.jax_default_device, jax.config.jax_enable_x64
 
-    return nnx.merge(graph, nnx.from_flat_state([read(path, param) for path, param in params]))
+    def read(item):
+        path, param = item
+        array = from_torch_layout(path, tensors[torch_name(path)].read())
+        with jax.default_device(device), jax.enable_x64(x64):
+            return path, param.replace(jnp.asarray(array, dtype))
+
+    with ThreadPoolExecutor(_READERS) as pool:  # reading, transposing and copying all let go of Python
+        return nnx.merge(graph, nnx.from_flat_state(list(pool.map(read, params))))
 
 
 def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
