@@ -61,6 +61,23 @@ def test_spectra_are_circulant_covariances(x64):
     np.testing.assert_allclose(one(x, 300), gaussian(x, 300), atol=1e-12)
 
 
+def test_multiples_of_the_identity(x64):
+    """Given as variances: the same prior as with matrices, its covariance a few spikes on vI."""
+    means = np.random.default_rng(0).uniform(-1, 1, (3, 2, 4, 1))
+    variances = np.array([0.02, 0.05, 0.1])
+    few, full = (
+        jd.priors.GaussianMixture(means, c, [1, 2, 3], SCHEDULE)
+        for c in (variances, variances[:, None, None] * np.eye(8))
+    )
+    x = jnp.asarray(0.4 * np.random.default_rng(1).standard_normal((2, 4, 1)))
+    np.testing.assert_allclose(few(x, 300), full(x, 300), atol=1e-12)
+    spiked, dense = (p.covariance.at(x, SCHEDULE.alphas_cumprod[300]) for p in (few, full))
+    unit = jnp.eye(8).reshape(8, 2, 4, 1)
+    applied, root = (jax.vmap(f)(unit).reshape(8, 8) for f in (spiked.apply, spiked.draw))
+    np.testing.assert_allclose(applied, dense.matrix, atol=1e-12)
+    np.testing.assert_allclose(root.T @ root, dense.matrix, atol=1e-9)
+
+
 def test_exact_posterior_samples(x64):
     """Their mean, and the share of each mode, against importance weights of prior draws."""
     prior = mixture()
@@ -116,6 +133,7 @@ def test_the_spectral_sampler_takes_it(kind):
         ({"weights": [1, -1]}, "weights"),
         ({"covariances": np.ones((2, 3, 3))}, "covariances"),
         ({"covariances": -np.ones((2, 2, 2))}, "negative"),
+        ({"covariances": -np.ones(2)}, "negative"),
     ],
 )
 def test_bad_mixtures(changes, message):

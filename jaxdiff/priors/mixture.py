@@ -16,13 +16,14 @@ class GaussianMixture:
 
     With C_k = U_k diag(λ_k) U_kᵀ and v_k = ᾱ_t·λ_k + 1 − ᾱ_t, component k is responsible for x_t in
     proportion to w_k N(x_t; √ᾱ_t·m_k, U_k diag(v_k) U_kᵀ), and its mean given x_t is
-    m_k + √ᾱ_t·U_k diag(λ_k/v_k) U_kᵀ (x_t − √ᾱ_t·m_k). No clipping, model units; dense matrices,
-    so for D = H·W·C up to about a thousand.
+    m_k + √ᾱ_t·U_k diag(λ_k/v_k) U_kᵀ (x_t − √ᾱ_t·m_k). No clipping, model units. Dense matrices, so
+    for D = H·W·C up to about a hundred; of multiples of the identity, for any D.
 
     Args:
         means: [K, H, W, C].
-        covariances: [K, D, D], or their eigenvalues [K, H, W] in the order of `fft2` where the
-            components are stationary images of one channel.
+        covariances: [K, D, D]; their eigenvalues [K, H, W] in the order of `fft2` where the
+            components are stationary images of one channel; or variances [K], each component's
+            covariance that multiple of the identity.
         weights: [K], positive; they are normalised.
         schedule: gives ᾱ_t.
 
@@ -43,7 +44,7 @@ class GaussianMixture:
     weights: Any
     schedule: Schedule
     eigenvalues: Any = None  # [K, D], of the covariances: filled in
-    eigenvectors: Any = None  # [K, D, D]
+    eigenvectors: Any = None  # [K, D, D], None where they are those of the identity
 
     def __post_init__(self):
         means, weights = np.asarray(self.means, np.float64), np.asarray(self.weights, np.float64)
@@ -55,13 +56,17 @@ class GaussianMixture:
             raise ValueError(f"weights: expected {count} positive numbers, got {self.weights!r}")
         if covariances.shape == means.shape[:3] and means.shape[3] == 1:
             covariances = np.stack([_circulant(spectrum) for spectrum in covariances])
-        if covariances.shape != (count, size, size):
+        if covariances.shape not in ((count,), (count, size, size)):
             raise ValueError(
-                f"covariances: expected {[count, size, size]}, or eigenvalues "
-                f"{list(means.shape[:3])} for one channel, got {list(covariances.shape)}"
+                f"covariances: expected {[count, size, size]}, eigenvalues {list(means.shape[:3])} "
+                f"for one channel, or variances {[count]}, got {list(covariances.shape)}"
             )
-        values, vectors = np.linalg.eigh(covariances)
-        symmetric = np.allclose(covariances, covariances.swapaxes(1, 2))
+        if covariances.ndim == 1:
+            values, vectors = np.repeat(covariances[:, None], size, 1), None
+            symmetric = True
+        else:
+            values, vectors = np.linalg.eigh(covariances)
+            symmetric = np.allclose(covariances, covariances.swapaxes(1, 2))
         if not symmetric or values.min() < -1e-9 * abs(values).max():
             raise ValueError("covariances: expected symmetric matrices with no negative eigenvalue")
         for name, value in (
@@ -86,28 +91,35 @@ class GaussianMixture:
     def __call__(self, x_t, t):
         """x̂₀ of x_t [..., H, W, C]."""
         a = jnp.asarray(self.schedule.alphas_cumprod, x_t.dtype)[t]
+
+        def mean(x):
+            responsibility, each, _ = self._given(x, a)
+            return responsibility @ each
+
         batch = x_t.reshape(-1, *self.shape)
-        return jax.vmap(lambda x: self._given(x, a)[0])(batch).reshape(x_t.shape)
+        return jax.vmap(mean)(batch).reshape(x_t.shape)
 
     def _given(self, x_t, a):
-        """The mean [H, W, C] and covariance [D, D] of x₀ given one x_t."""
-        means, weights, values, vectors = (
-            jnp.asarray(v, x_t.dtype)
-            for v in (self.means, self.weights, self.eigenvalues, self.eigenvectors)
+        """Of each component given one x_t: its responsibility [K], and of x₀ its mean [K, D] and the
+
+        eigenvalues of its covariance [K, D].
+        """
+        means, weights, values = (
+            jnp.asarray(v, x_t.dtype) for v in (self.means, self.weights, self.eigenvalues)
         )
         means = means.reshape(len(means), -1)
         variance = a * values + 1 - a
-        z = jnp.einsum("kde,kd->ke", vectors, x_t.ravel() - jnp.sqrt(a) * means)
+        z = self._rotate(x_t.ravel() - jnp.sqrt(a) * means, "kde,kd->ke")
         log_density = -0.5 * jnp.sum(z**2 / variance + jnp.log(variance), -1)
         responsibility = jax.nn.softmax(log_density + jnp.log(weights))
-        shift = jnp.einsum("kde,ke->kd", vectors, jnp.sqrt(a) * values / variance * z)
-        each = means + shift
-        mean = responsibility @ each
-        left = values * (1 - a) / variance
-        within = jnp.einsum("k,kde,ke,kfe->df", responsibility, vectors, left, vectors)
-        apart = each - mean
-        between = jnp.einsum("k,kd,kf->df", responsibility, apart, apart)
-        return mean.reshape(self.shape), within + between
+        shift = self._rotate(jnp.sqrt(a) * values / variance * z, "kde,ke->kd")
+        return responsibility, means + shift, values * (1 - a) / variance
+
+    def _rotate(self, vectors, subscripts):
+        """Into the eigenvectors of the components, or back."""
+        if self.eigenvectors is None:
+            return vectors
+        return jnp.einsum(subscripts, jnp.asarray(self.eigenvectors, vectors.dtype), vectors)
 
     def sample_posterior(self, key, operator, y, sigma: float, n: int) -> np.ndarray:
         """n exact draws of x₀ [n, H, W, C], model units, given y = A((x₀ + 1)/2) + σ·noise, σ > 0.
@@ -124,19 +136,23 @@ class GaussianMixture:
         a = np.asarray(jax.vmap(operator)(unit), np.float64).reshape(size, -1).T
         b, means = a / 2, np.asarray(self.means).reshape(-1, size)
         residual = np.asarray(y, np.float64).ravel() - a @ np.full(size, 0.5)
-        log_weights, parts = [], []
+        log_weights, gains = [], []
         for weight, mean, covariance in zip(self.weights, means, self.covariances):
+            covariance = covariance * np.eye(size) if covariance.ndim == 0 else covariance
             inner = b @ covariance @ b.T + sigma**2 * np.eye(len(b))
-            gain = np.linalg.solve(inner, b @ covariance).T
+            gains.append(np.linalg.solve(inner, b @ covariance).T)
             innovation = residual - b @ mean
             fit = innovation @ np.linalg.solve(inner, innovation) + np.linalg.slogdet(inner)[1]
             log_weights.append(np.log(weight) - 0.5 * fit)
-            left = covariance - gain @ b @ covariance
-            parts.append((mean + gain @ innovation, _root((left + left.T) / 2)))
         chances = np.exp(log_weights - np.max(log_weights))
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        chosen = rng.choice(len(parts), size=n, p=chances / chances.sum())
-        draws = [parts[k][0] + parts[k][1] @ rng.standard_normal(size) for k in chosen]
+        chosen = rng.choice(len(means), size=n, p=chances / chances.sum())
+        draws = []
+        for k in chosen:  # Matheron's rule: a draw of the component, moved by what it misses of y
+            eps = np.sqrt(self.eigenvalues[k]) * rng.standard_normal(size)
+            x = means[k] + (eps if self.eigenvectors is None else self.eigenvectors[k] @ eps)
+            missed = residual - b @ x - sigma * rng.standard_normal(len(b))
+            draws.append(x + gains[k] @ missed)
         return np.stack(draws).reshape(n, *self.shape)
 
 
@@ -147,9 +163,15 @@ class MixtureCovariance:
     prior: GaussianMixture
     stationary = False
 
-    def at(self, x_t, alphas_cumprod, x0_hat=None) -> "Dense":
+    def at(self, x_t, alphas_cumprod, x0_hat=None) -> "Dense | Spiked":
         """At x_t [H, W, C] and the noise level ᾱ_t."""
-        return Dense(self.prior._given(x_t, jnp.asarray(alphas_cumprod, x_t.dtype))[1])
+        responsibility, each, left = self.prior._given(x_t, jnp.asarray(alphas_cumprod, x_t.dtype))
+        between = jnp.sqrt(responsibility)[:, None] * (each - responsibility @ each)
+        if self.prior.eigenvectors is None:
+            return Spiked(responsibility @ left[:, 0], between)
+        vectors = jnp.asarray(self.prior.eigenvectors, x_t.dtype)
+        within = jnp.einsum("k,kde,ke,kfe->df", responsibility, vectors, left, vectors)
+        return Dense(within + between.T @ between)
 
     def check(self, denoiser) -> None:
         """Raises ValueError where it is not this prior's own."""
@@ -176,9 +198,27 @@ class Dense:
         return (vectors @ scaled).reshape(eps.shape)
 
 
-def _root(matrix):
-    values, vectors = np.linalg.eigh(matrix)
-    return vectors * np.sqrt(np.maximum(values, 0))
+@pytree
+class Spiked:
+    """N(0, vI + UᵀU), U [K, D]: a variance v in every direction, and more in at most K of them."""
+
+    variance: Any
+    spikes: Any
+
+    def apply(self, v):
+        """Σv of v [H, W, C]."""
+        flat = v.ravel()
+        return (self.variance * flat + (self.spikes @ flat) @ self.spikes).reshape(v.shape)
+
+    def draw(self, eps):
+        """Σ^½ε, from the eigenvectors of the small UUᵀ."""
+        values, vectors = jnp.linalg.eigh(self.spikes @ self.spikes.T)
+        values = jnp.maximum(values, jnp.finfo(values.dtype).eps * values[-1])
+        directions = vectors.T @ self.spikes / jnp.sqrt(jnp.where(values > 0, values, 1))[:, None]
+        more = jnp.sqrt(self.variance + values) - jnp.sqrt(self.variance)
+        flat = eps.ravel()
+        drawn = jnp.sqrt(self.variance) * flat + (more * (directions @ flat)) @ directions
+        return drawn.reshape(eps.shape)
 
 
 def _circulant(spectrum) -> np.ndarray:
