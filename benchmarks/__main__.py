@@ -59,9 +59,10 @@ def workloads(quick: bool) -> list[Workload]:
     large = [Workload("celebahq", 256, m, 1) for m in methods]
     large += [Workload("celebahq", 256, "dps", 1, remat=True)]
     batch = [Workload("faces64", 64, m, 32) for m in (*methods, "train")]
-    whole = [Workload("faces64", 64, m, b, 20) for b in (1, 8) for m in SAMPLERS]
+    whole = [Workload("faces64", 64, m, b, 20) for b in (1, 8, 32) for m in SAMPLERS]
     longest = [Workload("celebahq", 256, m, 4) for m in methods]
-    return few + large + batch + whole + [*longest, Workload("celebahq", 256, "pigdm", 1, 20)]
+    longest += [Workload("celebahq", 256, m, 1, 20) for m in SAMPLERS]
+    return few + large + batch + whole + longest
 
 
 def contestants(workload: Workload, compiled: bool) -> list[str]:
