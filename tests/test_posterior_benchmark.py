@@ -1,15 +1,18 @@
 """The benchmark of truth: its recursion is the library's scan."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxdiff as jd
-from benchmarks import affine, posterior
+from benchmarks import affine, mixture, posterior
 from jaxdiff import data
 from jaxdiff.pytree import replace_leaf
 
 pytestmark = pytest.mark.usefixtures("hurried")
+
+KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("name", (*posterior.LINEAR, "ddpm", "ddpm-covariance", "ddim"))
@@ -97,4 +100,49 @@ def test_quick_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(posterior, "VALIDATION", cells)
     posterior.main()
     assert "| mask:0.3,0 | 10 | spectral | 2 |" in (tmp_path / "validation.md").read_text()
+    capsys.readouterr()
+
+
+def test_the_mixture_is_the_papers():
+    """Its posterior from the paper's matrix, in its units, against the prior's own in ours."""
+    dimension, measured = 8, 2
+    prior, operator, y, sigma = mixture.problem(dimension, measured, 0)
+    np.testing.assert_allclose(prior.means[0].ravel() * mixture.UNIT, -16)
+    np.testing.assert_allclose(prior.covariances * mixture.UNIT**2, 1)
+    matrix = np.asarray(operator.matrix) / 2
+    values = np.linalg.svd(matrix, compute_uv=False)
+    assert 0 < values.min() and values.max() <= 1 and sigma * mixture.UNIT <= values.max()
+    v = np.random.default_rng(0).standard_normal(y.shape)
+    adjoint = np.asarray(operator.adjoint(v.astype("f"))).ravel()
+    np.testing.assert_allclose(adjoint, 2 * matrix.T @ v.ravel(), atol=1e-5)
+    # A draw of the mixture, weighted by how it fits: the posterior's mean.
+    rng = np.random.default_rng(1)
+    means = prior.means.reshape(25, dimension) * mixture.UNIT
+    x = means[rng.choice(25, 200_000, p=prior.weights)] + rng.standard_normal((200_000, dimension))
+    of_y = mixture.UNIT * (y.ravel() - matrix @ np.ones(dimension))
+    log_weights = -0.5 * ((of_y - x @ matrix.T) ** 2).sum(1) / (mixture.UNIT * sigma) ** 2
+    weights = np.exp(log_weights - log_weights.max())
+    exact = mixture.draw("exact", 0, (prior, operator, y, sigma), 4000, KEY)
+    np.testing.assert_allclose(exact.mean(0), weights @ x / weights.sum(), atol=0.15)
+
+
+def test_sliced_wasserstein():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((400, 3))
+    assert mixture.sliced_wasserstein(a, a, rng) == 0
+    shifted = mixture.sliced_wasserstein(a, a + np.array([2, 0, 0]), rng, slices=2000)
+    assert shifted == pytest.approx(1, abs=0.05)  # the mean of |2·cos|, uniform on the sphere
+
+
+def test_a_table_of_mixtures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mixture, "DIMENSIONS", ((8, (2,)),))
+    monkeypatch.setattr(mixture, "CONTESTANTS", (("exact", 0), ("spectral", 5)))
+    monkeypatch.setattr(
+        "sys.argv", ["mixture", "--problems", "2", "--draws", "50", "--out", str(tmp_path)]
+    )
+    mixture.main()
+    first = (tmp_path / "mixture.md").read_text()
+    assert "| 8 | 2 | " in first and len((tmp_path / "mixture.csv").read_text().splitlines()) == 5
+    mixture.main()  # from what it wrote
+    assert (tmp_path / "mixture.md").read_text() == first
     capsys.readouterr()
