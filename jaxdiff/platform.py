@@ -32,10 +32,10 @@ def compiler_options() -> dict[str, str]:
         "xla_cpu_experimental_ynn_fusion_type": "",
         "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     }
-    return {name: value for name, value in options.items() if _known(name, value)}
+    return {name: value for name, value in options.items() if known(name, value)}
 
 
-def _known(option: str, value: str) -> bool:
+def known(option: str, value: str) -> bool:
     """Whether this jaxlib has the option."""
     try:
         jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()

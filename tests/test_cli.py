@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from diffusers import UNet2DModel
+from diffusers import DDPMScheduler, UNet2DModel
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -19,6 +19,8 @@ import jaxdiff as jd
 from jaxdiff import cli, data, metrics
 from jaxdiff.samplers.named import NAMES, named
 from tests.conftest import shared
+from tests.parity.configs import CONFIGS
+from tests.parity.reference import torch_unet
 
 pytestmark = pytest.mark.usefixtures("hurried")
 
@@ -217,8 +219,9 @@ def test_convert(run, tmp_path):
 
 def test_convert_verify(tmp_path):
     """`python -m convert`, with the report on both precisions."""
-    repository = Path(__file__).resolve().parents[1]
-    source = repository / "jaxdiff/priors/faces64"
+    repository, source = Path(__file__).resolve().parents[1], tmp_path / "in"
+    torch_unet(CONFIGS["celebahq-like"]).save_pretrained(source)
+    DDPMScheduler().save_pretrained(source)
     done = subprocess.run(
         [sys.executable, "-m", "convert", source, tmp_path / "out", "--verify"],
         cwd=repository, capture_output=True, text=True,
@@ -227,7 +230,7 @@ def test_convert_verify(tmp_path):
     for part in (
         "float32",
         "float64",
-        "down_blocks.3",
+        "down_blocks.1",
         "mid_block",
         "up_blocks.0",
         "output",

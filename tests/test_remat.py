@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 import jaxdiff as jd
-from jaxdiff.platform import compiler_options, jit
+from jaxdiff import platform
+from jaxdiff.platform import jit
 from jaxdiff.remat import recompute_late
 from jaxdiff.unet import abstract_unet
 from tests.parity.configs import CONFIGS
@@ -32,13 +33,13 @@ def test_same_values_and_gradients(name, hurried, x64):
     )
 
 
-def test_half_the_memory(faces64):
+def test_half_the_memory(faces64, hurried):
     """Of temporaries for a gradient through the network, read from the compiled program."""
     x = np.zeros((128, 128, 3), "f")
 
     def temporaries(remat):
         gradient = jax.grad(lambda d, x: d(x, 500).sum(), 1)
-        program = jax.jit(gradient, compiler_options=compiler_options())
+        program = jax.jit(gradient, compiler_options=platform.compiler_options())
         lowered = program.lower(jd.Denoiser(*faces64, remat=remat), x)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 

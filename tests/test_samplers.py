@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import jaxdiff as jd
+from jaxdiff import platform
 from jaxdiff.pytree import pytree, replace_leaf
 
 pytestmark = pytest.mark.usefixtures("hurried")
@@ -208,7 +209,8 @@ def test_memory_does_not_grow_with_steps(name):
             sampler = replace_leaf(sampler, y=None)
         samples = _Samples(KEY[None], own)
         program = jax.jit(
-            lambda s, c, m: _whole(s, c, m, (8, 8, 3), np.dtype("f"), None, None)
+            lambda s, c, m: _whole(s, c, m, (8, 8, 3), np.dtype("f"), None, None),
+            compiler_options=platform.compiler_options(),
         )  # also: the loop can be called inside a user's jit
         return program.lower(sampler, steps, samples).compile().memory_analysis()
 

@@ -11,7 +11,7 @@ from jaxdiff import data, metrics
 KEY = jax.random.key(0)
 
 
-def test_real_prior_is_invariant_too(faces64, photograph, kernel):
+def test_real_prior_is_invariant_too(faces64, photograph, kernel, hurried):
     """Where rounding is amplified: a guided float32 trajectory of the trained network."""
     unet, schedule = faces64
     operator = jd.operators.Blur(kernel, (64, 64))

@@ -12,7 +12,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
 import jaxdiff as jd
 from convert.lift import lifted_time_embedding
-from tests.conftest import shared
+from tests.conftest import in_a_hurry, shared
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import inputs, torch_forward_and_gradient, torch_unet
 
@@ -21,8 +21,8 @@ def relative(a, b):
     return np.max(np.abs(np.asarray(a) - b)) / np.max(np.abs(b))
 
 
-# Compiled in a hurry: what is tested is the arithmetic, and 56 programs are compiled once each.
-@partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
+# What is tested is the arithmetic, and 56 programs are compiled once each.
+@partial(jax.jit, compiler_options=in_a_hurry())
 def forward_and_gradient(unet, x, t, labels, weight):
     out, vjp = jax.vjp(lambda x: unet(x, t, labels), x)
     return out, vjp(weight)[0]
