@@ -174,35 +174,14 @@ def _of_azula(workload: Workload, folder: str) -> Callable[[], Any]:
     """azula's samplers on diffusers' network in torch; its ΠGDM asks for a pseudo-inverse."""
     import azula.sample  # pyright: ignore[reportMissingImports]
     import torch
-    from azula.denoise import Denoiser, DiracPosterior  # pyright: ignore[reportMissingImports]
     from azula.guidance.dps import DPSSampler  # pyright: ignore[reportMissingImports]
     from azula.guidance.pgdm import PGDMSampler  # pyright: ignore[reportMissingImports]
-    from diffusers.models.unets.unet_2d import UNet2DModel
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
+    from benchmarks import with_azula
     from tests.parity import course
 
     device = torch.get_default_device()
-    alphas_cumprod = DDPMScheduler().alphas_cumprod.to(device)
-
-    class Network(Denoiser):
-        """x̂₀ from ε̂, clipped, at time t in [0, 1]."""
-
-        def __init__(self, unet):
-            super().__init__()
-            self.unet = unet
-
-        def schedule(self, t):
-            a = alphas_cumprod[(999 * t).round().long()]
-            return a.sqrt(), (1 - a).sqrt()
-
-        def forward(self, x_t, t, **kwargs):
-            signal, noise = self.schedule(t)
-            eps = self.unet(x_t, 999 * t).sample
-            return DiracPosterior(((x_t - noise * eps) / signal).clip(-1, 1))
-
-    unet: Any = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False)
-    denoiser = Network(unet.to(device).eval().requires_grad_(False))
+    denoiser = with_azula.denoiser(folder)
     x = torch.tensor(images(workload).transpose(0, 3, 1, 2), device=device)
     blur = course.TorchBlur(np.ones((9, 9)) / 81, x.shape[-2:], x.dtype)
     options: dict[str, Any] = {"steps": workload.steps, "silent": True}

@@ -11,6 +11,9 @@ photographs and the spectral sampler alone.
 import argparse
 import csv
 import dataclasses
+import functools
+import importlib.util
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from benchmarks import affine
+from benchmarks import affine, with_azula
 from jaxdiff import data, metrics
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.evaluate import write
@@ -61,6 +64,8 @@ def grid(quick: bool) -> list[Cell]:
     main = [("spectral", t) for t in (5, 10, 20, 50)]
     main += [("spectral-mean", 10), ("pigdm-paper", 20), ("pigdm", 20), ("pigdm", 100)]
     main += [("dps", 100)]
+    if importlib.util.find_spec("azula"):
+        main += [("azula-mmps", 20), ("azula-mmps", 100), ("azula-dps", 100)]
     if quick:
         return [
             Cell(CAMERAS[0], 10, name, t) for name, t in (("spectral", 10), ("pigdm-paper", 20))
@@ -88,40 +93,59 @@ def gaussian_table() -> str:
 
 
 def build(cell: Cell, images: np.ndarray, denoiser, covariance):
-    """(operator, σ, measurements of the images, sampler)."""
+    """(operator, σ, measurements of the images, sampler of ours or None)."""
     operator, sigma = named_operator(cell.camera, images.shape[1:3]), cell.sigma / 255
     clean = np.asarray(operator(images))
     y = clean + sigma * np.random.default_rng(0).standard_normal(clean.shape)
     y = np.asarray(operator.project(y), np.float32)
-    if cell.sampler == "spectral-mean":
+    if cell.sampler.startswith("azula-"):
+        sampler = None  # its own
+    elif cell.sampler == "spectral-mean":
         sampler = jd.SpectralPosterior(denoiser, operator, y, sigma, covariance, draw=False)
     else:
         sampler = named(cell.sampler, denoiser, operator, y, sigma, covariance=covariance)
     return operator, sigma, y, sampler
 
 
+def draw(cell: Cell, images: np.ndarray, draws: int, seed: int, denoiser, covariance):
+    """Posterior samples [N, draws, H, W, C] of the images, and the iterations of its solver."""
+    operator, sigma, y, sampler = build(cell, images, denoiser, covariance)
+    if sampler is None:
+        method, kernel = cell.sampler.removeprefix("azula-"), np.asarray(operator.kernel)
+        return with_azula.draws(
+            method, _azula_network(), kernel, y, sigma, cell.evaluations, draws
+        ), 0
+    samples, iterations = jd.sample(
+        sampler,
+        denoiser.schedule.steps(cell.evaluations),
+        key=jax.random.key(seed),
+        n=draws,
+        keep=_cg_iterations,
+    )
+    return np.asarray(samples), np.mean(np.asarray(iterations))
+
+
+@functools.cache
+def _azula_network():
+    with tempfile.TemporaryDirectory() as folder:
+        jd.save(folder, *jd.load("faces64"))
+        return with_azula.denoiser(folder)
+
+
 def seconds_a_draw(cell: Cell, images: np.ndarray, denoiser, covariance) -> float:
     """Of one draw of the first image: the median of three, compiled before."""
-    *_, sampler = build(cell, images[:1], denoiser, covariance)
-    steps, times = denoiser.schedule.steps(cell.evaluations), []
+    times = []
     for seed in range(4):
         start = time.perf_counter()
-        jax.block_until_ready(jd.sample(sampler, steps, key=jax.random.key(seed)))
+        draw(cell, images[:1], 1, seed, denoiser, covariance)
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:]))
 
 
 def measure(cell: Cell, images: np.ndarray, draws: int, denoiser, covariance) -> dict:
     """One row: `draws` posterior samples of every image, scored."""
-    operator, sigma, y, sampler = build(cell, images, denoiser, covariance)
-    samples, iterations = jd.sample(
-        sampler,
-        denoiser.schedule.steps(cell.evaluations),
-        key=jax.random.key(0),
-        n=draws,
-        keep=_cg_iterations,
-    )
-    samples = np.asarray(samples)
+    operator, sigma, y, _ = build(cell, images, denoiser, covariance)
+    samples, iterations = draw(cell, images, draws, 0, denoiser, covariance)
     wiener = [metrics.wiener(one, operator, sigma, images.shape[1:]) for one in y]
     found = metrics.calibration(samples, images)
     bands = dict(zip(("band1", "band2", "band3", "band4"), found["error_over_spread_by_band"]))
@@ -136,7 +160,7 @@ def measure(cell: Cell, images: np.ndarray, draws: int, denoiser, covariance) ->
             "coverage": found["coverage"],
             "images": len(images),
             "draws": draws,
-            "cg_iterations": float(np.mean(np.asarray(iterations))),
+            "cg_iterations": float(iterations),
             "seconds": seconds_a_draw(cell, images, denoiser, covariance),
         }
     )
