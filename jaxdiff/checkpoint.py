@@ -119,9 +119,7 @@ def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNe
         with jax.default_device(device), jax.enable_x64(x64):
             return path, param.replace(jnp.asarray(array, dtype))
 
-    with ThreadPoolExecutor(
-        _READERS
-    ) as pool:  # reading, transposing and copying all let go of Python
+    with ThreadPoolExecutor(_READERS) as pool:  # which all let go of Python's lock
         return nnx.merge(graph, nnx.from_flat_state(list(pool.map(read, params))))
 
 
