@@ -16,7 +16,7 @@ from jaxdiff import hosts, metrics, plot
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.data import Dataset, Measurement
 from jaxdiff.platform import evaluation_batch
-from jaxdiff.samplers.named import NAMES, check_name, named
+from jaxdiff.samplers.named import NAMES, SPECTRAL, check_name, named
 
 Row = dict[str, Any]
 
@@ -50,7 +50,7 @@ def evaluate(
         samplers: of `jaxdiff.samplers.named.NAMES`.
         steps: numbers of network evaluations.
         out: the folder for results.csv, results.md, results.png and settings.json.
-        covariance: of the prior, for the sampler "spectral".
+        covariance: of the prior, for the samplers that need one.
         batch_size: images at once; by default what suits the platform.
         progress: show a bar, in network evaluations.
         sharding: spreads each batch over devices. Of several hosts each restores its share of
@@ -69,8 +69,9 @@ def evaluate(
     samplers, steps = list(dict.fromkeys(samplers)), sorted(set(steps))
     for name in samplers:
         check_name(name)
-    if "spectral" in samplers and covariance is None:
-        raise ValueError("covariance: the spectral sampler needs one: jaxdiff calibrate")
+    for name in SPECTRAL:
+        if name in samplers and covariance is None:
+            raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
     coefficients = {count: denoiser.schedule.steps(count) for count in steps}
     settings = {"model": model, "seed": dataset.seed, "data": _fingerprint(dataset)}
     if not hosts.first():

@@ -18,7 +18,7 @@ import jaxdiff as jd
 from jaxdiff import data, hosts, metrics, plot
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.operators.named import operator as named_operator
-from jaxdiff.samplers.named import check_name, named
+from jaxdiff.samplers.named import SPECTRAL, check_name, named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def restore_images(
     if size is None:
         raise ValueError(f"--model: {settings.model} names no sample_size in its config")
     name, covariance = _choose_sampler(settings)
-    count = settings.steps or (10 if name == "spectral" else 20)
+    count = settings.steps or (10 if name in SPECTRAL else 20)
     settings = dataclasses.replace(settings, sampler=name, steps=count)
     steps = schedule.steps(count)
     operator = named_operator(settings.operator or "blur:motion:9,0", size)
@@ -180,12 +180,12 @@ def _converged(x, info):
 
 def _choose_sampler(settings: Settings) -> tuple[str, Any]:
     """The sampler that was named, else spectral where the prior has a table; and its table."""
-    if settings.sampler not in (None, "spectral"):
+    if settings.sampler not in (None, *SPECTRAL):
         return settings.sampler, None
     try:
-        return "spectral", jd.SpectralCovariance.load(settings.model)
+        return settings.sampler or "spectral", jd.SpectralCovariance.load(settings.model)
     except FileNotFoundError:
-        if settings.sampler == "spectral":
+        if settings.sampler is not None:
             raise
         return "pigdm-paper", None
 

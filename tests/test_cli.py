@@ -17,7 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import jaxdiff as jd
 from jaxdiff import cli, data, metrics
-from jaxdiff.samplers.named import NAMES, named
+from jaxdiff.samplers.named import NAMES, SPECTRAL, named
 from tests.conftest import shared
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import torch_unet
@@ -115,8 +115,9 @@ def test_other_cameras(run, photo, tmp_path, operator, shape, fast):
 def test_calibrate(run, tmp_path, tiny):
     """Beside a checkpoint that diffusers then still loads; restore then uses it by itself."""
     assert run("convert", tiny, "model")[0] == 0
-    code, _, err = run("restore", "--model", "model", "--sampler", "spectral")
-    assert code == 2 and "jaxdiff calibrate" in err
+    for name in SPECTRAL:
+        code, _, err = run("restore", "--model", "model", "--sampler", name)
+        assert code == 2 and "jaxdiff calibrate" in err
     folder = Path(jd.__file__).parent / "assets/faces"
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -141,8 +142,9 @@ def test_sampler_names():
     blur, y = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8)), np.zeros((8, 8, 1))
     made = {n: named(n, prior, blur, y, 0.1, covariance=prior.covariance) for n in NAMES}
     assert [type(s).__name__ for s in made.values()] == [
-        *("SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS")
+        *("SpectralPosterior", "SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS")
     ]
+    assert [made[n].jacobian for n in SPECTRAL] == [False, True]
     assert (made["pigdm-paper"].variance, made["pigdm"].variance) == ("paper", "course")
     assert (made["dps"].step_size, made["dps-adaptive"].step_size) == ("fixed", "adaptive")
     with pytest.raises(ValueError, match="covariance"):

@@ -47,6 +47,9 @@ SAMPLERS = {
     "ddpm-modulated": lambda d, a, y: jd.DDPM(d, MODULATED),
     "spectral": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE),
     "spectral-mean": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE, False),
+    "spectral-jacobian": lambda d, a, y: jd.SpectralPosterior(
+        d, a, y, 0.1, COVARIANCE, jacobian=True
+    ),
     "spectral-modulated": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, MODULATED),
     "spectral-masked": lambda d, a, y: jd.SpectralPosterior(d, KNOWN @ a, y, 0.1, COVARIANCE),
 }

@@ -19,7 +19,7 @@ from jaxdiff.cli.options import (
     RematOption,
     SeedOption,
 )
-from jaxdiff.samplers.named import NAMES
+from jaxdiff.samplers.named import NAMES, SPECTRAL
 from jaxdiff.terminal import cache_compiled_programs, console, errors
 
 
@@ -189,13 +189,13 @@ def evaluate(
     if size is None or size[0] != size[1]:
         raise ValueError(f"--model: {model} is not for square images of one size")
     covariance = None
-    if "spectral" in names:
+    if any(name in SPECTRAL for name in names):
         try:
             covariance = jd.SpectralCovariance.load(model)
         except FileNotFoundError:
             if samplers is not None:
                 raise
-            names.remove("spectral")
+            names = [name for name in names if name not in SPECTRAL]
     rows = run(
         data.course_dataset(source, size[0], seed, fit.value),
         jd.Denoiser(unet, schedule, remat=remat),

@@ -4,15 +4,16 @@ from jaxdiff.samplers.dps import DPS
 from jaxdiff.samplers.pigdm import PiGDM
 from jaxdiff.samplers.spectral import SpectralPosterior
 
-NAMES = ("spectral", "pigdm-paper", "pigdm", "dps", "dps-adaptive")
+SPECTRAL = ("spectral", "spectral-jacobian")  # which need a table
+NAMES = (*SPECTRAL, "pigdm-paper", "pigdm", "dps", "dps-adaptive")
 
 
 def named(name: str, denoiser, operator, y, sigma, scale: float | None = None, covariance=None):
     """The sampler of that name, with its usual guidance scale unless one is given.
 
     Raises:
-        ValueError: for a name that is not in `NAMES`, "spectral" without a covariance or with a
-            scale, which it has not; and what the sampler raises.
+        ValueError: for a name that is not in `NAMES`, one of `SPECTRAL` without a covariance or with
+            a scale, which they have not; and what the sampler raises.
 
     Example:
         >>> import numpy as np, jaxdiff as jd
@@ -24,12 +25,13 @@ def named(name: str, denoiser, operator, y, sigma, scale: float | None = None, c
     check_name(name)
     usual = 1.0 if scale is None else scale
     match name:
-        case "spectral":
+        case "spectral" | "spectral-jacobian":
             if scale is not None:
-                raise ValueError("scale: the spectral sampler has none to tune: leave it out")
+                raise ValueError(f"scale: {name} has none to tune: leave it out")
             if covariance is None:
-                raise ValueError("covariance: the spectral sampler needs one: jaxdiff calibrate")
-            return SpectralPosterior(denoiser, operator, y, sigma, covariance)
+                raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
+            jacobian = name == "spectral-jacobian"
+            return SpectralPosterior(denoiser, operator, y, sigma, covariance, jacobian=jacobian)
         case "pigdm":
             return PiGDM(denoiser, operator, y, sigma, usual)
         case "pigdm-paper":
