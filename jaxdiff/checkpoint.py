@@ -111,7 +111,8 @@ def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNe
     _check_names({name: tensor.shape for name, tensor in tensors.items()}, expected)
 
     # JAX's contexts are a thread's own, and the threads below have none.
-    device, x64 = jax.config.jax_default_device, jax.config.jax_enable_x64
+    context: Any = jax.config
+    device, x64 = context.jax_default_device, context.jax_enable_x64
 
     def read(item):
         path, param = item

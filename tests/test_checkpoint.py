@@ -371,3 +371,11 @@ main()
     assert made == {"degraded.png", "restored.png", "comparison.png", "metrics.json"}
     assert json.loads((tmp_path / "restored/metrics.json").read_text())["psnr_restored"] > 0
     shutil.rmtree(tmp_path)
+
+
+def test_the_callers_device(tiny):
+    """JAX's contexts are a thread's own; the threads that read keep to the caller's."""
+    device = jax.devices()[-1]
+    with jax.default_device(device):
+        unet, _ = jd.load(tiny)
+    assert all(leaf.devices() == {device} for leaf in jax.tree.leaves(nnx.state(unet)))
