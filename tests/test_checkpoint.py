@@ -11,6 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
