@@ -39,6 +39,12 @@ def in_a_hurry() -> dict[str, str]:
     return {name: value for name, value in options.items() if platform.known(name, value)}
 
 
+def hurried_flags(devices: int | None = None) -> str:
+    """The same as XLA_FLAGS, for a process of its own."""
+    flags = [] if devices is None else [f"--xla_force_host_platform_device_count={devices}"]
+    return " ".join([*flags, *(f"--{k}={v.lower()}" for k, v in in_a_hurry().items())])
+
+
 @pytest.fixture(scope="module")
 def hurried():
     """Programs of toys are compiled in a hurry."""

@@ -1,12 +1,11 @@
 """The notebooks run from a clean kernel, and their stored outputs belong to their text."""
 
-import os
-
 import jupytext
 import nbformat
 import pytest
 
 from notebooks import run
+from tests.conftest import hurried_flags
 
 
 @pytest.mark.parametrize("name", run.NAMES)
@@ -25,9 +24,7 @@ def test_outputs_are_of_this_text(name):
 
 @pytest.mark.parametrize("name", run.NAMES)
 def test_runs_from_a_clean_kernel(name, monkeypatch):
-    """Compiled without LLVM's optimisations, which takes a third of the time."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    monkeypatch.setenv("XLA_FLAGS", f"{flags} --xla_backend_optimization_level=0")
+    monkeypatch.setenv("XLA_FLAGS", hurried_flags(devices=8))
     notebook = run.execute(name, reduced=True)
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     assert not [o for o in outputs if o.output_type == "error"]

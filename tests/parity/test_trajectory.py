@@ -7,9 +7,10 @@ import pytest
 
 import jaxdiff as jd
 from convert.lift import lifted_time_embedding
-from jaxdiff import data, metrics
+from jaxdiff import data, metrics, platform
 from jaxdiff.checkpoint import _finder
 from jaxdiff.platform import jit
+from tests.conftest import in_a_hurry
 from tests.parity.course import TorchRun, load_prior
 
 STEPS = 100
@@ -99,7 +100,10 @@ def check_trajectory(run, step, sampler, steps, photograph):
 
 def test_in_float32(float32_run, photograph, kernel, faces64):
     sampler, steps = sampler_of(float32_run, kernel, faces64)
-    step = jit(lambda sampler, x, c, z: sampler.step(x, c, z)[0])
+    step = jax.jit(
+        lambda sampler, x, c, z: sampler.step(x, c, z)[0],
+        compiler_options=platform.compiler_options() | in_a_hurry(),
+    )
     check_trajectory(float32_run, step, sampler, steps, photograph)
     check_single_steps(float32_run, step, sampler, steps)
 
