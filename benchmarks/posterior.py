@@ -127,7 +127,8 @@ def draw(cell: Cell, images: np.ndarray, draws: int, seed: int, denoiser, covari
     operator, sigma, y, sampler = build(cell, images, denoiser, covariance)
     if sampler is None:
         assert isinstance(operator, jd.operators.Blur)
-        method, kernel = cell.sampler.removeprefix("azula-"), np.asarray(operator.kernel)
+        method, half = cell.sampler.removeprefix("azula-"), [s // 2 for s in images.shape[1:3]]
+        kernel = np.roll(np.asarray(operator.kernel), half, (0, 1))  # its centre in the middle
         return with_azula.draws(
             method, _azula_network(), kernel, y, sigma, cell.evaluations, draws
         ), 0
