@@ -68,7 +68,7 @@ def grid(quick: bool) -> list[Cell]:
     main += [("spectral-mean", 10), ("pigdm-paper", 20), ("pigdm", 20), ("pigdm", 100)]
     main += [("dps", 100)]
     if importlib.util.find_spec("azula"):
-        main += [("azula-mmps", 20), ("azula-dps", 50)]
+        main += [("azula-mmps", 20)]
     if quick:
         return [
             Cell(CAMERAS[0], 10, name, t) for name, t in (("spectral", 10), ("pigdm-paper", 20))
