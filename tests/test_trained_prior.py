@@ -11,7 +11,7 @@ from jaxdiff import data, metrics
 KEY = jax.random.key(0)
 
 
-def test_real_prior_is_invariant_too(faces64, photograph, kernel, hurried):
+def test_real_prior_is_invariant_too(faces64, photograph, kernel):
     """Where rounding is amplified: a guided float32 trajectory of the trained network."""
     unet, schedule = faces64
     operator = jd.operators.Blur(kernel, (64, 64))
@@ -31,8 +31,7 @@ def test_real_prior_is_invariant_too(faces64, photograph, kernel, hurried):
 def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photograph, kernel):
     """Both inside their compiled scans, interleaved, the best of 7 to 35 turns each.
 
-    In seconds of this process on all cores: another test runs beside it, and what a thread waits for
-    is not the step's. By the clock, alone, it is 1.11 where this is 1.06, so the bound of 1.15 is 1.12 here.
+    Another test runs beside it: where the best of few are not within the bounds, there are more.
     The trap of jax#12868 is a ratio of 9.
     """
     unet, schedule = faces64
@@ -49,15 +48,14 @@ def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photogra
         ),
     }
     best = dict.fromkeys(samplers, np.inf)
-    bounds = {"dps": 2.5, "pigdm": 2.5, "spectral": 1.12}
+    bounds = {"dps": 2.5, "pigdm": 2.5, "spectral": 1.15}
     for turn in range(36):
         for n, sampler in samplers.items():
-            start = time.process_time()
+            start = time.perf_counter()
             jax.block_until_ready(jd.sample(sampler, steps, key=KEY))
             if turn:  # the first compiles
-                best[n] = min(best[n], time.process_time() - start)
+                best[n] = min(best[n], time.perf_counter() - start)
         if turn >= 7 and all(best[n] <= bound * best["ddpm"] for n, bound in bounds.items()):
-            print({n: f"{1e3 * t / 5:.0f} ms" for n, t in best.items()})
             break
     else:
         raise AssertionError({n: f"{1e3 * t / 5:.0f} ms" for n, t in best.items()})
