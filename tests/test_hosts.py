@@ -111,6 +111,8 @@ def test_a_training_on_two_hosts(photographs, tmp_path, uncached):
     two, one = (jd.load(tmp_path / name / "model")[0] for name in ("two", "one"))
     for a, b in zip(*(jax.tree.leaves(nnx.state(unet)) for unet in (two, one)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
+    codes, outputs = on_two_hosts(*arguments, "--out", "two", cwd=tmp_path)
+    assert codes == [0, 0], outputs  # finished: nothing is left to do
 
 
 def test_more_devices_than_there_are():
