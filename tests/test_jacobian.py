@@ -63,6 +63,20 @@ def test_it_leaves_a_right_one(kind, x64):
     )
 
 
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_a_solve_that_does_not_converge_is_reported(kind, monkeypatch):
+    operator = OPERATORS[kind]
+    y = np.asarray(operator.project(operator(np.full((SIZE, SIZE, 1), 0.6, "f"))))
+    sampler = jd.SpectralPosterior(PRIOR, operator, y, 0.1, PRIOR.covariance, False, True)
+    c = jax.tree.map(lambda a: a[999 - 200], SCHEDULE.steps(1000).astype("float32"))
+    x = 0.3 * np.random.default_rng(0).standard_normal(y.shape).astype("f")
+    _, info = sampler.step(jnp.asarray(x), c, jnp.zeros_like(x))
+    assert bool(info["cg_converged"])
+    monkeypatch.setattr(jd.samplers.spectral, "TOLERANCE", 1e-30)
+    _, info = sampler.step(jnp.asarray(x), c, jnp.zeros_like(x))
+    assert not bool(info["cg_converged"])
+
+
 def test_not_where_there_is_mostly_noise(x64):
     t = int((SCHEDULE.alphas_cumprod > jacobian.FROM).sum())  # the first below
     for level, changed in ((t, False), (t - 1, True)):

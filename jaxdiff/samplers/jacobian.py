@@ -28,7 +28,9 @@ def with_covariance(denoiser, x, c: Steps):
 
 
 def correction(times_covariance, covariance, system, residual, s2, c: Steps):
-    """What the conditioned mean of x₀ changes by where S takes the place of the table's Σ.
+    """What the conditioned mean of x₀ changes by where S takes the place of the table's Σ, and
+
+    whether the table's solves reached their tolerance.
 
     The mean is x̂₀ + SBᵀu with (BSBᵀ + σ²I)u = y − A x̂₀: u from one iteration of conjugate
     gradients, preconditioned by the table's (BΣBᵀ + σ²I)⁻¹, which also gives the u it starts from.
@@ -39,14 +41,16 @@ def correction(times_covariance, covariance, system, residual, s2, c: Steps):
     into = system.into(residual)
 
     def corrected():
-        u, _ = system.solve(into)
+        u, first = system.solve(into)
         moved = times_covariance(system.bt(u))
         missed = into - system.b(moved) - s2 * u
-        direction, _ = system.solve(missed)
+        direction, second = system.solve(missed)
         along = times_covariance(system.bt(direction))
         curvature = jnp.vdot(direction, system.b(along) + s2 * direction).real
         step = jnp.vdot(missed, direction).real / jnp.where(curvature > 0, curvature, jnp.inf)
-        return moved + step * along - covariance.apply(system.bt(u))
+        changed = moved + step * along - covariance.apply(system.bt(u))
+        return changed, first["cg_converged"] & second["cg_converged"]
 
     image = jax.eval_shape(system.bt, into)
-    return jax.lax.cond(c.alphas_cumprod > FROM, corrected, lambda: jnp.zeros_like(image))
+    unchanged = jnp.zeros_like(image), jnp.array(True)
+    return jax.lax.cond(c.alphas_cumprod > FROM, corrected, lambda: unchanged)

@@ -108,16 +108,18 @@ class SpectralPosterior:
         s2 = jnp.maximum(jnp.asarray(self.sigma, x.dtype) ** 2, jnp.finfo(x.dtype).eps / 256)
         residual = self._residual(p.x0_hat)
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
-        more = 0
+        more, converged = 0, True
         if times_covariance is not None:
             system = _system(covariance, self.operator, s2)
-            more = correction(times_covariance, covariance, system, residual, s2, c)
+            more, converged = correction(times_covariance, covariance, system, residual, s2, c)
+            info["cg_converged"] = converged
         if self._closed_form:
             shift, spread = _condition(covariance.matrices, self.operator, residual, s2)
             if self.draw:
                 return transition(x, c, p.x0_hat + shift + more, spread, z), info
             return posterior(x, c, p.x0_hat + shift + more, z), info
         x0, report = self._solve(covariance, p.x0_hat, s2, key)
+        report["cg_converged"] &= converged
         return posterior(x, c, x0 + more, z), info | report
 
     def _residual(self, x0):
