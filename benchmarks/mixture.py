@@ -11,7 +11,6 @@ figures. Rows go to a CSV as they come; stopped and started again, a run goes on
 """
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from scipy.stats import wasserstein_distance
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
+from benchmarks.posterior import stored
 from jaxdiff.checkpoint import replace_file
 from jaxdiff.evaluate import write
 from jaxdiff.pytree import pytree
@@ -52,9 +52,6 @@ class Matrix(jd.operators.Linear):
 
     def __call__(self, x):
         return jnp.einsum("yd,...dwc->...ywc", jnp.asarray(self.matrix, x.dtype), x)
-
-    def input_shape(self, shape):
-        return (*shape[:-3], *self.shape, shape[-1])
 
 
 def problem(dimension: int, measured: int, seed: int):
@@ -111,17 +108,13 @@ def measure(dimension: int, measured: int, seed: int, draws: int, wanted: list) 
     distances = []
     for name, count in wanted:
         x = draw(name, count, found, draws, jax.random.fold_in(jax.random.key(seed), 1))
-        x = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
         distances.append(sliced_wasserstein(x, exact, np.random.default_rng(seed)))
     return distances
 
 
 def run(path: Path, problems: int, draws: int) -> list[dict]:
     """All rows, read where they are there and measured where not."""
-    rows: dict[tuple, dict] = {}
-    if path.exists():
-        with open(path, newline="") as file:
-            rows = {tuple(row[k] for k in KEYS): row for row in csv.DictReader(file)}
+    rows = stored(path, KEYS)
     cases = [(d, m, seed) for seed in range(problems) for d, each in DIMENSIONS for m in each]
     for dimension, measured, seed in tqdm(cases, unit="problem"):
         keys = {

@@ -15,6 +15,7 @@ import functools
 import importlib.util
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -113,7 +114,7 @@ def build(cell: Cell, images: np.ndarray, denoiser, covariance):
     clean = np.asarray(operator(images))
     y = clean + sigma * np.random.default_rng(0).standard_normal(clean.shape)
     y = np.asarray(operator.project(y), np.float32)
-    if cell.sampler.startswith("azula-"):
+    if cell.sampler == "azula-mmps":
         sampler = None  # its own
     elif cell.sampler == "spectral-mean":
         sampler = jd.SpectralPosterior(denoiser, operator, y, sigma, covariance, draw=False)
@@ -122,24 +123,25 @@ def build(cell: Cell, images: np.ndarray, denoiser, covariance):
     return operator, sigma, y, sampler
 
 
-def draw(cell: Cell, images: np.ndarray, draws: int, seed: int, denoiser, covariance):
-    """Posterior samples [N, draws, H, W, C] of the images, and the iterations of its solver."""
-    operator, sigma, y, sampler = build(cell, images, denoiser, covariance)
+def drawing(cell: Cell, operator, sigma, y, sampler, denoiser) -> Callable:
+    """(draws, seed) → posterior samples [N, draws, H, W, C] and the iterations of its solver."""
     if sampler is None:
-        assert isinstance(operator, jd.operators.Blur)
-        method, half = cell.sampler.removeprefix("azula-"), [s // 2 for s in images.shape[1:3]]
+        half = [s // 2 for s in operator.kernel.shape]
         kernel = np.roll(np.asarray(operator.kernel), half, (0, 1))  # its centre in the middle
-        return with_azula.draws(
-            method, _azula_network(), kernel, y, sigma, cell.evaluations, draws
-        ), 0
-    samples, iterations = jd.sample(
-        sampler,
-        denoiser.schedule.steps(cell.evaluations),
-        key=jax.random.key(seed),
-        n=draws,
-        keep=_cg_iterations,
-    )
-    return np.asarray(samples), np.mean(np.asarray(iterations))
+        network = _azula_network()
+
+        def by_azula(draws, seed):
+            return with_azula.mmps(network, kernel, y, sigma, cell.evaluations, draws, seed), 0
+
+        return by_azula
+    steps = denoiser.schedule.steps(cell.evaluations)
+
+    def ours(draws, seed):
+        key = jax.random.key(seed)
+        samples, iterations = jd.sample(sampler, steps, key=key, n=draws, keep=_cg_iterations)
+        return np.asarray(samples), np.mean(np.asarray(iterations))
+
+    return ours
 
 
 @functools.cache
@@ -151,18 +153,19 @@ def _azula_network():
 
 def seconds_a_draw(cell: Cell, images: np.ndarray, denoiser, covariance) -> float:
     """Of one draw of the first image: the median of three, compiled before."""
+    draw = drawing(cell, *build(cell, images[:1], denoiser, covariance), denoiser)
     times = []
     for seed in range(4):
         start = time.perf_counter()
-        draw(cell, images[:1], 1, seed, denoiser, covariance)
+        draw(1, seed)
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:]))
 
 
 def measure(cell: Cell, images: np.ndarray, draws: int, denoiser, covariance) -> dict:
     """One row: `draws` posterior samples of every image, scored."""
-    operator, sigma, y, _ = build(cell, images, denoiser, covariance)
-    samples, iterations = draw(cell, images, draws, 0, denoiser, covariance)
+    operator, sigma, y, sampler = build(cell, images, denoiser, covariance)
+    samples, iterations = drawing(cell, operator, sigma, y, sampler, denoiser)(draws, 0)
     wiener = [metrics.wiener(one, operator, sigma, images.shape[1:]) for one in y]
     found = metrics.calibration(samples, images)
     bands = dict(zip(("band1", "band2", "band3", "band4"), found["error_over_spread_by_band"]))
@@ -188,12 +191,17 @@ def _cg_iterations(x, info):
     return info.get("cg_iterations", 0)
 
 
+def stored(path: Path, keys: tuple[str, ...]) -> dict[tuple, dict]:
+    """The rows of a CSV by what identifies them; none where there is no file."""
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        return {tuple(row[k] for k in keys): row for row in csv.DictReader(file)}
+
+
 def run(path: Path, images: np.ndarray, draws: int, cells: list[Cell]) -> list[dict]:
     """The rows of (b), read where they are there and measured where not."""
-    rows: dict[tuple, dict] = {}
-    if path.exists():
-        with open(path, newline="") as file:
-            rows = {tuple(row[k] for k in KEYS): row for row in csv.DictReader(file)}
+    rows = stored(path, KEYS)
     wanted = {
         tuple(map(str, (*dataclasses.astuple(cell), len(images), draws))): cell for cell in cells
     }

@@ -5,7 +5,6 @@ half the size, each used to restore photographs that none has seen, at 64×64 an
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import jax
@@ -22,11 +21,8 @@ KEY = jax.random.key(0)
 def tables(denoiser, photographs: Path, count: int) -> dict[str, jd.SpectralCovariance]:
     """By what they were measured on."""
 
-    def estimate(images, n=count):
-        found = jd.SpectralCovariance.estimate(denoiser, images, key=KEY, n=n, progress=True)
-        with tempfile.TemporaryDirectory() as folder:  # as it is used: from a file
-            found.save(folder)
-            return jd.SpectralCovariance.load(folder)
+    def estimate(images):
+        return jd.SpectralCovariance.estimate(denoiser, images, key=KEY, n=count, progress=True)
 
     whole, half = (
         data.load_images(photographs, (size, size), n=count, split="train") for size in (64, 32)

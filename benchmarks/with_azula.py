@@ -33,23 +33,21 @@ def denoiser(folder: str) -> Any:
     return Network(unet.to(device).eval().requires_grad_(False))
 
 
-def draws(method: str, network, kernel, y: np.ndarray, sigma: float, steps: int, count: int):
+def mmps(network, kernel, y: np.ndarray, sigma: float, steps: int, count: int, seed: int):
     """`count` posterior samples of each blurred image y [N, H, W, 3]: [N, count, H, W, 3] in [0, 1].
 
-    `network` is a `denoiser`; method "mmps", with one iteration of its solver, or "dps", each with
-    azula's defaults, image by image.
+    By MMPS on a `denoiser` with azula's defaults, one iteration of its solver; image by image.
     """
     import torch
-    from azula.guidance.dps import DPSSampler  # pyright: ignore[reportMissingImports]
     from azula.guidance.mmps import MMPSDenoiser  # pyright: ignore[reportMissingImports]
     from azula.linalg.covariance import IsotropicCovariance  # pyright: ignore[reportMissingImports]
     from azula.sample import DDPMSampler  # pyright: ignore[reportMissingImports]
 
     from tests.parity import course
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     blur = course.TorchBlur(kernel, y.shape[1:3], torch.float32)
-    found = []
+    noise, found = IsotropicCovariance((2 * sigma) ** 2), []
 
     def camera(x):  # vectors, which its solver wants
         return blur(x).flatten(1)
@@ -58,11 +56,7 @@ def draws(method: str, network, kernel, y: np.ndarray, sigma: float, steps: int,
         measured = torch.tensor(one.transpose(2, 0, 1)[None].repeat(count, 0))
         half = torch.full_like(measured, 0.5)
         measured = 2 * (measured - blur(half)).flatten(1)  # of images in [-1, 1]
-        if method == "mmps":
-            guided = MMPSDenoiser(network, measured, camera, IsotropicCovariance((2 * sigma) ** 2))
-            sampler: Any = DDPMSampler(guided, steps=steps, silent=True)
-        else:
-            sampler = DPSSampler(network, measured, camera, steps=steps, silent=True)
-        x = sampler(torch.randn_like(half)).clip(-1, 1) / 2 + 0.5
-        found.append(x.detach().numpy().transpose(0, 2, 3, 1))
+        guided = MMPSDenoiser(network, measured, camera, noise)
+        x = DDPMSampler(guided, steps=steps, silent=True)(torch.randn_like(half))
+        found.append((x.clip(-1, 1) / 2 + 0.5).detach().numpy().transpose(0, 2, 3, 1))
     return np.stack(found)
