@@ -17,7 +17,7 @@ class GaussianMixture:
     With C_k = U_k diag(λ_k) U_kᵀ and v_k = ᾱ_t·λ_k + 1 − ᾱ_t, component k is responsible for x_t in
     proportion to w_k N(x_t; √ᾱ_t·m_k, U_k diag(v_k) U_kᵀ), and its mean given x_t is
     m_k + √ᾱ_t·U_k diag(λ_k/v_k) U_kᵀ (x_t − √ᾱ_t·m_k). No clipping, model units. Dense matrices, so
-    for D = H·W·C up to about a hundred; of multiples of the identity, for any D.
+    for D = H·W·C up to about a thousand; of multiples of the identity, for any D.
 
     Args:
         means: [K, H, W, C].
