@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
+from jaxdiff.pytree import pytree
 from jaxdiff.samplers import jacobian
+from jaxdiff.stationary import Stationary
 
 pytestmark = pytest.mark.usefixtures("hurried")
 
@@ -20,14 +22,20 @@ OPERATORS = {
 }
 
 
-def table(factor):
-    """The exact covariance of the prior's one channel, times a factor of frequency."""
-    levels = np.arange(0, 1000, 9)
-    a = SCHEDULE.alphas_cumprod[levels]
-    rings = np.arange(SIZE) / SIZE
-    s = 0.3 / (1 + 100 * rings**2)
-    values = s / (a[:, None] * s + 1 - a[:, None]) * factor(rings)
-    return jd.SpectralCovariance(values[..., None, None], levels, a, 1 / SIZE)
+@pytree
+class Table:
+    """The prior's own covariance, wrong by 1 + error·cos(6r) at radius r."""
+
+    error: float
+    stationary = True
+
+    def at(self, x_t, alphas_cumprod, x0_hat=None):
+        exact = PRIOR.covariance.at(x_t, alphas_cumprod).matrices
+        radius = np.hypot(F[:, None], np.fft.rfftfreq(SIZE))[..., None, None]
+        return Stationary(exact * (1 + self.error * jnp.cos(6 * radius)))
+
+    def check(self, denoiser):
+        pass
 
 
 def conditioned_mean(operator, covariance, t, with_jacobian):
@@ -44,14 +52,18 @@ def conditioned_mean(operator, covariance, t, with_jacobian):
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
-def test_it_mends_a_wrong_table(kind, x64):
+def test_an_error_of_the_table_counts_squared(kind, x64):
     operator = OPERATORS[kind]
     exact = conditioned_mean(operator, PRIOR.covariance, 200, False)
-    wrong = table(lambda r: 0.3 + r)
-    plain = np.abs(conditioned_mean(operator, wrong, 200, False) - exact).max()
-    mended = np.abs(conditioned_mean(operator, wrong, 200, True) - exact).max()
-    print(f"{kind}: {plain:.1e}, {mended:.1e}")
-    assert mended < plain / 2.5
+
+    def distance(error, with_jacobian):
+        return np.abs(conditioned_mean(operator, Table(error), 200, with_jacobian) - exact).max()
+
+    plain, mended = [[distance(e, with_it) for e in (0.2, 0.1)] for with_it in (False, True)]
+    print(f"{kind}: table {plain[0]:.1e}, {plain[1]:.1e}, with S {mended[0]:.1e}, {mended[1]:.1e}")
+    assert plain[0] / plain[1] == pytest.approx(2, rel=0.15)
+    assert mended[0] / mended[1] == pytest.approx(4, rel=0.15)
+    assert mended[0] < plain[0] / 5
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
@@ -77,9 +89,10 @@ def test_a_solve_that_does_not_converge_is_reported(kind, monkeypatch):
     assert not bool(info["cg_converged"])
 
 
-def test_not_where_there_is_mostly_noise(x64):
-    t = int((SCHEDULE.alphas_cumprod > jacobian.FROM).sum())  # the first below
-    for level, changed in ((t, False), (t - 1, True)):
-        given = (OPERATORS["blur"], table(lambda r: 0.3 + r), level)
+def test_only_between_its_two_levels(x64):
+    a = SCHEDULE.alphas_cumprod
+    noisy, clean = int((a > jacobian.FROM).sum()), int((a >= jacobian.TO).sum())
+    for level, changed in ((noisy, False), (noisy - 1, True), (clean, True), (clean - 1, False)):
+        given = (OPERATORS["blur"], Table(0.5), level)
         same = np.array_equal(conditioned_mean(*given, True), conditioned_mean(*given, False))
         assert same is not changed

@@ -75,7 +75,7 @@ def restore(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Network evaluations.  [default: 10 for spectral, 20 for the others]",
+            help="Steps, each an evaluation of the network.  [default: 10 for spectral, 20 for the others]",
             min=1,
             show_default=False,
         ),
