@@ -31,16 +31,23 @@ from jaxdiff.checkpoint import replace_file
 from jaxdiff.evaluate import write
 from jaxdiff.operators.named import operator as named_operator
 from jaxdiff.samplers import jacobian
-from jaxdiff.samplers.named import named
+from jaxdiff.samplers.named import NAMES, named
 
 LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm")
 COUNTS = (5, 10, 20, 50, 100, 1000)
+WITH_GRADIENTS = {
+    5: 4,
+    10: 9,
+    20: 17,
+    50: 42,
+    100: 83,
+}  # steps of "spectral-jacobian", by evaluations
 CAMERAS = ("blur:motion:17,1", "downsample:4", "mask:0.3,0", "crop:8@blur:motion:17,1")
 SIGMAS = (5, 10, 20)  # in 255
 KEYS = ("camera", "sigma", "sampler", "evaluations", "images", "draws")
 COLUMNS: list[str] = [
     *KEYS,
-    *("psnr_wiener", "psnr_draw", "psnr_mean"),
+    *("psnr_wiener", "psnr_wiener_constant", "psnr_draw", "psnr_mean"),
     *("error_over_spread", "band1", "band2", "band3", "band4", "coverage"),
     *("cg_iterations", "seconds"),
 ]
@@ -56,24 +63,30 @@ class Cell:
     evaluations: int
 
 
-VALIDATION = [Cell(CAMERAS[0], sigma, "spectral", 10) for sigma in SIGMAS] + [
-    Cell(camera, 10, "spectral", 10) for camera in ("blur:motion:17,0", *CAMERAS[1:3])
-]
-VALIDATION += [Cell(CAMERAS[0], 10, "spectral-jacobian", count) for count in (10, 28)]
+# Shown where they are stored. A thousand evaluations take hours on two cores: measured with --long.
+LONG = [Cell(CAMERAS[0], 10, name, 1000) for name in ("spectral", "dps", "pigdm")]
+AZULA = [Cell(CAMERAS[0], 10, f"azula-mmps-{iterations}", 20) for iterations in (1, 3)]
+
+
+def validation(cameras: tuple[str, ...]) -> list[Cell]:
+    """The spectral samplers at ten evaluations, at every noise level with the first camera."""
+    places = [(cameras[0], sigma) for sigma in SIGMAS] + [(camera, 10) for camera in cameras[1:]]
+    samplers = (("spectral", 10), ("spectral-jacobian", WITH_GRADIENTS[10]))
+    return [Cell(*place, *sampler) for sampler in samplers for place in places]
 
 
 def grid(quick: bool) -> list[Cell]:
     """Every sampler at the first camera; elsewhere spectral, and the best other one at σ = 10/255."""
-    main = [("spectral", t) for t in (5, 10, 20, 50)]
-    main += [("spectral-jacobian", 10), ("spectral-jacobian", 28)]
-    main += [("spectral-mean", 10), ("pigdm-paper", 20), ("pigdm", 20), ("pigdm", 100)]
-    main += [("dps", 100)]
-    if importlib.util.find_spec("azula"):
-        main += [("azula-mmps", 20)]
     if quick:
         return [
             Cell(CAMERAS[0], 10, name, t) for name, t in (("spectral", 10), ("pigdm-paper", 20))
         ]
+    names = ("spectral", "spectral-jacobian", "spectral-mean", *NAMES[2:])
+    main = [
+        (name, WITH_GRADIENTS[t] if name == "spectral-jacobian" else t)
+        for name in names
+        for t in COUNTS[:-1]
+    ]
     cells = [Cell(CAMERAS[0], 10, name, t) for name, t in main]
     for camera in CAMERAS:
         for sigma in SIGMAS:
@@ -86,13 +99,16 @@ def grid(quick: bool) -> list[Cell]:
 def evaluations(row: dict) -> int:
     """Of the network, for one draw.
 
-    The gradients of "spectral-jacobian" count as evaluations, the one a step of ΠGDM and DPS does not.
+    The gradients of "spectral-jacobian" and of MMPS' solver count as evaluations, the one a step
+    that ΠGDM, DPS and MMPS need anyway does not.
     """
     count = int(row["evaluations"])
+    if row["sampler"].startswith("azula"):
+        return count * (1 + int(row["sampler"][-1]))
     if row["sampler"] != "spectral-jacobian":
         return count
     levels = jd.Schedule.from_config().steps(count).alphas_cumprod
-    return count + 2 * int((levels > jacobian.FROM).sum())
+    return count + int(jacobian.used(levels).sum())
 
 
 def gaussian_table() -> str:
@@ -114,7 +130,7 @@ def build(cell: Cell, images: np.ndarray, denoiser, covariance):
     clean = np.asarray(operator(images))
     y = clean + sigma * np.random.default_rng(0).standard_normal(clean.shape)
     y = np.asarray(operator.project(y), np.float32)
-    if cell.sampler == "azula-mmps":
+    if cell.sampler.startswith("azula"):
         sampler = None  # its own
     elif cell.sampler == "spectral-mean":
         sampler = jd.SpectralPosterior(denoiser, operator, y, sigma, covariance, draw=False)
@@ -128,10 +144,11 @@ def drawing(cell: Cell, operator, sigma, y, sampler, denoiser) -> Callable:
     if sampler is None:
         half = [s // 2 for s in operator.kernel.shape]
         kernel = np.roll(np.asarray(operator.kernel), half, (0, 1))  # its centre in the middle
-        network = _azula_network()
+        network, iterations = _azula_network(), int(cell.sampler[-1])
 
         def by_azula(draws, seed):
-            return with_azula.mmps(network, kernel, y, sigma, cell.evaluations, draws, seed), 0
+            given = kernel, y, sigma, cell.evaluations, iterations
+            return with_azula.mmps(network, *given, draws, seed), 0
 
         return by_azula
     steps = denoiser.schedule.steps(cell.evaluations)
@@ -162,6 +179,19 @@ def seconds_a_draw(cell: Cell, images: np.ndarray, denoiser, covariance) -> floa
     return float(np.median(times[1:]))
 
 
+def wiener_constant(y: np.ndarray, operator, images: np.ndarray) -> float:
+    """PSNR of K*/(|K|² + c)·y for a blur K, at the c that is best for these very images."""
+    transfer = np.fft.fft2(np.asarray(operator.kernel))[..., None]
+    spectra = np.fft.fft2(y, axes=(1, 2))
+
+    def restored(c):
+        gain = np.conj(transfer) / (np.abs(transfer) ** 2 + c)
+        return np.clip(np.fft.ifft2(gain * spectra, axes=(1, 2)).real, 0, 1)
+
+    ratios = 10 ** np.arange(-3.5, 0.1, 0.125)
+    return max(np.mean([metrics.psnr(a, b) for a, b in zip(restored(c), images)]) for c in ratios)
+
+
 def measure(cell: Cell, images: np.ndarray, draws: int, denoiser, covariance) -> dict:
     """One row: `draws` posterior samples of every image, scored."""
     operator, sigma, y, sampler = build(cell, images, denoiser, covariance)
@@ -174,6 +204,9 @@ def measure(cell: Cell, images: np.ndarray, draws: int, denoiser, covariance) ->
         | bands
         | {
             "psnr_wiener": np.mean([metrics.psnr(a, b) for a, b in zip(wiener, images)]),
+            "psnr_wiener_constant": wiener_constant(y, operator, images)
+            if isinstance(operator, jd.operators.Blur)
+            else "",
             "psnr_draw": np.mean([metrics.psnr(s[0], x) for s, x in zip(samples, images)]),
             "psnr_mean": np.mean([metrics.psnr(s.mean(0), x) for s, x in zip(samples, images)]),
             "error_over_spread": found["error_over_spread"],
@@ -199,32 +232,40 @@ def stored(path: Path, keys: tuple[str, ...]) -> dict[tuple, dict]:
         return {tuple(row[k] for k in keys): row for row in csv.DictReader(file)}
 
 
-def run(path: Path, images: np.ndarray, draws: int, cells: list[Cell]) -> list[dict]:
-    """The rows of (b), read where they are there and measured where not."""
+def run(path: Path, images: np.ndarray, draws: int, cells: list[Cell], if_stored=()) -> list[dict]:
+    """The rows of (b), read where they are there and measured where not.
+
+    Of the cells `if_stored` only those that are there.
+    """
     rows = stored(path, KEYS)
-    wanted = {
-        tuple(map(str, (*dataclasses.astuple(cell), len(images), draws))): cell for cell in cells
-    }
+
+    def keys(cells) -> dict[tuple, Cell]:
+        rest = str(len(images)), str(draws)
+        return {(*map(str, dataclasses.astuple(cell)), *rest): cell for cell in cells}
+
+    wanted = keys(cells) | {k: cell for k, cell in keys(if_stored).items() if k in rows}
     denoiser = jd.Denoiser(*jd.load("faces64"))
     covariance = jd.SpectralCovariance.load("faces64")
     for key in tqdm([key for key in wanted if key not in rows], unit="cell"):
         row = measure(wanted[key], images, draws, denoiser, covariance)
         rows[key] = {k: round(row[k], 4) if isinstance(row[k], float) else row[k] for k in COLUMNS}
         write(path, list(rows.values()))
+    rows = stored(path, KEYS)  # text, like the rows that were there
     return [rows[key] for key in wanted]
 
 
 def faces_table(rows: list[dict], draws: int) -> str:
     """(b), as markdown."""
     nominal = (draws - 1) / (draws + 1)
-    head = f"| camera | σ·255 | sampler | evaluations | Wiener, dB | one draw, dB | mean of {draws}, dB "
-    head += f"| error/spread | by band | coverage (nominal {nominal:.2f}) | CG a step | s a draw |"
-    lines = [head, "|---|---:|---|---:|---:|---:|---:|---:|---|---:|---:|---:|"]
+    head = "| camera | σ·255 | sampler | evaluations | Wiener, dB | with the best constant, dB "
+    head += f"| one draw, dB | mean of {draws}, dB | error/spread | by band | coverage (nominal {nominal:.2f}) | CG a step | s a draw |"
+    lines = [head, "|---|---:|---|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|"]
     for r in rows:
+        constant = r["psnr_wiener_constant"] and f"{float(r['psnr_wiener_constant']):.2f}"
         bands = " ".join(f"{float(r[f'band{i}']):.2f}" for i in (1, 2, 3, 4))
         lines.append(
             f"| {r['camera']} | {r['sigma']} | {r['sampler']} | {evaluations(r)} "
-            f"| {float(r['psnr_wiener']):.2f} | {float(r['psnr_draw']):.2f} "
+            f"| {float(r['psnr_wiener']):.2f} | {constant} | {float(r['psnr_draw']):.2f} "
             f"| {float(r['psnr_mean']):.2f} | {float(r['error_over_spread']):.2f} | {bands} "
             f"| {float(r['coverage']):.3f} | {float(r['cg_iterations']):.0f} "
             f"| {float(r['seconds']):.2f} |"
@@ -243,6 +284,8 @@ def plot(rows: list[dict], draws: int) -> Figure:
         x = [evaluations(r) for r in own]
         left.plot(x, [float(r["psnr_mean"]) for r in own], "o-", label=name)
         right.plot(x, [float(r["error_over_spread"]) for r in own], "o-", label=name)
+    best = max(float(r["psnr_mean"]) for r in rows)
+    left.set_ylim(best - 8, best + 0.5)  # of the others it is enough to know that they are below
     left.set_ylabel(f"PSNR of the mean of {draws} draws, dB")
     right.set_ylabel("error of the mean over the draws' spread")
     right.axhline(1, color="grey", linestyle="--", linewidth=0.8)
@@ -250,7 +293,7 @@ def plot(rows: list[dict], draws: int) -> Figure:
     right.set_title("calibration: 1 is right, above is too sure")
     for axis in (left, right):
         axis.set_xscale("log")
-        axis.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+        axis.set_xticks([5, 10, 20, 50, 100, 1000], ["5", "10", "20", "50", "100", "1000"])
         axis.set_xlabel("network evaluations a draw")
     left.legend(fontsize=8)
     return figure
@@ -259,11 +302,17 @@ def plot(rows: list[dict], draws: int) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.posterior", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two samplers, two images: a minute")
+    parser.add_argument("--long", action="store_true", help="1000 evaluations as well: hours")
     parser.add_argument(
         "--images", type=int, default=6, help="photographs (default 6; of the bundled at most 8)"
     )
     parser.add_argument(
         "--validation", type=Path, help="a folder or .npz, of which the first --images are restored"
+    )
+    parser.add_argument(
+        "--camera",
+        action="append",
+        help="with --validation: in place of its cameras; the first at three noise levels, others at one",
     )
     parser.add_argument(
         "--draws", type=int, default=9, help="posterior samples of each (default 9)"
@@ -274,7 +323,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     if args.validation:
         images = data.load_images(args.validation, (64, 64), n=count, split="val")
-        rows = run(args.out / "validation.csv", images, args.draws, VALIDATION)
+        cameras = args.camera or (CAMERAS[0], "blur:motion:17,0", *CAMERAS[1:3])
+        rows = run(args.out / "validation.csv", images, args.draws, validation(tuple(cameras)))
         text = f"# {count} photographs of {args.validation.name}, {args.draws} draws of each\n\n"
         text += faces_table(rows, args.draws)
         replace_file(args.out / "validation.md", lambda p: Path(p).write_text(text))
@@ -282,7 +332,11 @@ def main() -> None:
         return
     images = np.stack(list(data.faces().values()))[:count]
     table = gaussian_table()
-    rows = run(args.out / "faces.csv", images, args.draws, grid(args.quick))
+    cells, shown = grid(args.quick), []
+    if not args.quick:
+        shown = AZULA + LONG
+        cells += AZULA * bool(importlib.util.find_spec("azula")) + LONG * args.long
+    rows = run(args.out / "faces.csv", images, args.draws, cells, shown)
     text = f"# Posterior samplers\n\n## A Gaussian prior, exactly\n\n{table}\n"
     text += f"## Faces: {len(images)} photographs, {args.draws} draws of each\n\n"
     text += faces_table(rows, args.draws)

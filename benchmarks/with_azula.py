@@ -33,10 +33,10 @@ def denoiser(folder: str) -> Any:
     return Network(unet.to(device).eval().requires_grad_(False))
 
 
-def mmps(network, kernel, y: np.ndarray, sigma: float, steps: int, count: int, seed: int):
+def mmps(network, kernel, y: np.ndarray, sigma, steps: int, iterations: int, count: int, seed: int):
     """`count` posterior samples of each blurred image y [N, H, W, 3]: [N, count, H, W, 3] in [0, 1].
 
-    By MMPS on a `denoiser` with azula's defaults, one iteration of its solver; image by image.
+    By MMPS on a `denoiser` with azula's defaults but for its solver's iterations (1); image by image.
     """
     import torch
     from azula.guidance.mmps import MMPSDenoiser  # pyright: ignore[reportMissingImports]
@@ -56,7 +56,7 @@ def mmps(network, kernel, y: np.ndarray, sigma: float, steps: int, count: int, s
         measured = torch.tensor(one.transpose(2, 0, 1)[None].repeat(count, 0))
         half = torch.full_like(measured, 0.5)
         measured = 2 * (measured - blur(half)).flatten(1)  # of images in [-1, 1]
-        guided = MMPSDenoiser(network, measured, camera, noise)
+        guided = MMPSDenoiser(network, measured, camera, noise, iterations=iterations)
         x = DDPMSampler(guided, steps=steps, silent=True)(torch.randn_like(half))
         found.append((x.clip(-1, 1) / 2 + 0.5).detach().numpy().transpose(0, 2, 3, 1))
     return np.stack(found)

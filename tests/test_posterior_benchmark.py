@@ -97,7 +97,7 @@ def test_quick_run(tmp_path, monkeypatch, capsys):
     data.write_image(folder / "a.png", data.example())
     more = ["--images", "1", "--validation", str(folder)]
     monkeypatch.setattr("sys.argv", [a for a in arguments if a != "--quick"] + more)
-    monkeypatch.setattr(posterior, "VALIDATION", cells)
+    monkeypatch.setattr(posterior, "validation", lambda cameras: cells)
     posterior.main()
     assert "| mask:0.3,0 | 10 | spectral | 2 |" in (tmp_path / "validation.md").read_text()
     capsys.readouterr()
