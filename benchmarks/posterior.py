@@ -189,7 +189,8 @@ def wiener_constant(y: np.ndarray, operator, images: np.ndarray) -> float:
         return np.clip(np.fft.ifft2(gain * spectra, axes=(1, 2)).real, 0, 1)
 
     ratios = 10 ** np.arange(-3.5, 0.1, 0.125)
-    return max(np.mean([metrics.psnr(a, b) for a, b in zip(restored(c), images)]) for c in ratios)
+    scores = [np.mean([metrics.psnr(a, b) for a, b in zip(restored(c), images)]) for c in ratios]
+    return float(max(scores))
 
 
 def measure(cell: Cell, images: np.ndarray, draws: int, denoiser, covariance) -> dict:
