@@ -35,13 +35,8 @@ from jaxdiff.samplers.named import NAMES, named
 
 LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm")
 COUNTS = (5, 10, 20, 50, 100, 1000)
-WITH_GRADIENTS = {
-    5: 4,
-    10: 9,
-    20: 17,
-    50: 42,
-    100: 83,
-}  # steps of "spectral-jacobian", by evaluations
+# Of "spectral-jacobian", whose gradients count: steps by evaluations.
+WITH_GRADIENTS = {5: 4, 10: 9, 20: 17, 50: 42, 100: 83}
 CAMERAS = ("blur:motion:17,1", "downsample:4", "mask:0.3,0", "crop:8@blur:motion:17,1")
 SIGMAS = (5, 10, 20)  # in 255
 KEYS = ("camera", "sigma", "sampler", "evaluations", "images", "draws")
