@@ -109,9 +109,9 @@ class SpectralPosterior:
         s2 = jnp.maximum(jnp.asarray(self.sigma, x.dtype) ** 2, jnp.finfo(x.dtype).eps / 256)
         residual = self._residual(p.x0_hat)
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
+        system = _system(covariance, self.operator, s2)
         more, converged = 0, True
         if times_covariance is not None:
-            system = _system(covariance, self.operator, s2)
             more, converged = correction(times_covariance, covariance, system, residual, c)
             info["cg_converged"] = converged
         if self._closed_form:
@@ -119,14 +119,14 @@ class SpectralPosterior:
             if self.draw:
                 return transition(x, c, p.x0_hat + shift + more, spread, z), info
             return posterior(x, c, p.x0_hat + shift + more, z), info
-        x0, report = self._solve(covariance, p.x0_hat, s2, key)
+        x0, report = self._solve(covariance, system, p.x0_hat, s2, key)
         report["cg_converged"] &= converged
         return posterior(x, c, x0 + more, z), info | report
 
     def _residual(self, x0):
         return jnp.asarray(self.y, x0.dtype) - self.operator((x0 + 1) / 2)
 
-    def _solve(self, covariance, x0_hat, s2, key):
+    def _solve(self, covariance, system, x0_hat, s2, key):
         """x₀ by Matheron's rule, or its mean where nothing is to be drawn."""
         if self.draw:
             first, second = jax.random.split(key)
@@ -136,7 +136,6 @@ class SpectralPosterior:
             residual -= jnp.sqrt(s2) * self.operator.project(noise)
         else:
             x0, residual = x0_hat, self._residual(x0_hat)
-        system = _system(covariance, self.operator, s2)
         u, report = system.solve(system.into(residual))
         return x0 + covariance.apply(system.bt(u)), report
 
