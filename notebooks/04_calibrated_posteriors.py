@@ -203,16 +203,19 @@ for title, operator in (("30 % of the pixels", mask), ("a sixteenth of the pixel
 # $S=\Sigma+\delta$, keep what is linear in $\delta$, and it moves by
 # $$d-\Sigma B^T(B\Sigma B^T+\sigma^2I)^{-1}B\,d,\qquad d=(S-\Sigma)B^Tu:$$
 # what $S$ would add, less what the measurement says of it. One product. At high noise the factor $(1-\bar\alpha)/\sqrt{\bar\alpha}$ multiplies the
-# network's errors (61 at $t=900$), so this is done where $\bar\alpha>0.6$ only: 9 steps are ten evaluations, 42 are fifty.
+# network's errors (61 at $t=900$), so this is done where $0.6<\bar\alpha<0.99$ only: 9 steps are ten evaluations, 42 are fifty.
 
 # %%
 y = np.asarray(blur(images)) + sigma * rng.standard_normal(images.shape)
 spectral = jd.SpectralPosterior(denoiser, blur, y, sigma, covariance)
 with_jacobian = jd.SpectralPosterior(denoiser, blur, y, sigma, covariance, jacobian=True)
 nine, many = (schedule.steps(2 if REDUCED else T) for T in (9, 42))
-report("spectral, 10 evaluations", jd.sample(spectral, ten, key=key, n=n))
-report("with the Jacobian, 10", jd.sample(with_jacobian, nine, key=key, n=n))
-report("with the Jacobian, 50", jd.sample(with_jacobian, many, key=key, n=n))
+for name, sampler, steps in (
+    ("spectral, 10 evaluations", spectral, ten),
+    ("with the Jacobian, 10", with_jacobian, nine),
+    ("with the Jacobian, 50", with_jacobian, many),
+):
+    report(name, jd.sample(sampler, steps, key=key, n=n))
 
 # %% [markdown]
 # ## What it does not do
