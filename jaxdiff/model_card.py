@@ -43,8 +43,8 @@ tags: [ddpm, jaxdiff]
 
 - **Network**: diffusers' `UNet2DModel`, channels {", ".join(map(str, config["block_out_channels"]))}.
   **Schedule**: linear β from 1e-4 to 0.02, 1000 steps, predicts ε.
-- **Data**: {len(pixels.train):,} images of `{Path(described["source"]).name}`, {size}×{size}; {len(pixels.skipped)} skipped;
-  {len(pixels.validation)} held out for validation.
+- **Data**: {len(pixels.train):,} images of `{Path(described["source"]).name}`, {f"squares of {size}×{size}" if settings.crop else f"{size}×{size}"}; {len(pixels.skipped)} skipped;
+  {len(pixels.validation)}{" squares" if settings.crop else ""} held out for validation.
 - **Training**: step {last["step"]:,} of {settings.steps:,}, batches of {settings.batch_size}, from {start}; these are the
   averaged weights (EMA {settings.ema}). Validation loss (mean squared error of ε̂): {last["validation_loss"]:.5f}.
 - **Licence**: {licence or "not named: the images' licence decides"}.

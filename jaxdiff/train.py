@@ -49,7 +49,12 @@ CONFIGS = {
         "norm_num_groups": 16,
     }
 }
-
+# The same without attention: it knows neither the image's size nor where in it a pixel is.
+CONFIGS["convolutional"] = CONFIGS["small"] | {
+    "down_block_types": ("DownBlock2D",) * 4,
+    "up_block_types": ("UpBlock2D",) * 4,
+    "add_attention": False,
+}
 
 COLUMNS = ("step", "loss", "validation_loss", "images_per_second")
 LOG_EVERY = 50
@@ -61,7 +66,8 @@ class Settings:
 
     `learning_rate` is the highest, after `warmup` steps; `clip` the largest norm of a gradient;
     `ema` the decay of the averaged weights; `half_size` the part of the steps that see the images
-    at half the size; `flip` mirrors half of them.
+    at half the size; `flip` mirrors half of them; `crop` takes squares at random places of images at
+    their own scale.
 
     Raises:
         ValueError: for a number out of its range.
@@ -76,6 +82,7 @@ class Settings:
     ema: float = 0.9995
     half_size: float = 0.3
     flip: bool = True
+    crop: bool = False
     seed: int = 0
 
     def __post_init__(self):
@@ -229,7 +236,14 @@ def train(
     hosts.wait("the folder is checked")  # before the first of several writes to it
     if not hosts.first():
         hosts.wait("images are decoded")  # by the first
-    pixels = prepare(source, out / "pixels", config.size[0], config.in_channels, progress=progress)
+    pixels = prepare(
+        source,
+        out / "pixels",
+        config.size[0],
+        config.in_channels,
+        crop=settings.crop,
+        progress=progress,
+    )
     if hosts.first():
         hosts.wait("images are decoded")
         text = json.dumps(described | dataclasses.asdict(settings), indent=2) + "\n"
@@ -327,7 +341,9 @@ def _check_run(out: Path, settings: dict[str, Any]) -> None:
         raise ValueError(f"{out} is a file: name a folder")
     path = out / "settings.json"
     if path.exists():
-        found, settings = json.loads(path.read_text()), json.loads(json.dumps(settings))
+        # Settings that an older release did not have are its defaults.
+        found = dataclasses.asdict(Settings()) | json.loads(path.read_text())
+        settings = json.loads(json.dumps(settings))
         differ = [k for k in settings if found.get(k) != settings[k]]
         if differ:
             raise ValueError(f"{out}: is a run of another {', '.join(differ)}: name another folder")

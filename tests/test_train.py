@@ -108,6 +108,32 @@ def test_it_learns(photographs, tmp_path):
     assert abs(again - float(rows[-1]["validation_loss"])) <= 1e-6
 
 
+def test_crops_are_squares_of_the_images_as_they_are(tmp_path):
+    """Every pixel says where it is, so a crop does too: at the image's own scale, mirrored or not."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, (h, w) in enumerate([(24, 40), (33, 20), (16, 16), (15, 90)]):
+        y, x = np.mgrid[:h, :w].astype(np.uint8)
+        image = np.stack([y, x, np.full_like(x, number)], -1)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    pixels = prepare(folder, tmp_path / "pixels", 16, crop=True)
+    assert len(pixels.skipped) == 1 and "3.png" in pixels.skipped[0]
+    assert len(pixels.train) == 2 and pixels.validation.shape == (16, 16, 16, 3)
+    corners = set()
+    for step in range(40):
+        batch = pixels.batch(step, 2, seed=0)
+        np.testing.assert_array_equal(batch, pixels.batch(step, 2, seed=0))
+        for square in batch.astype(int):
+            assert (np.diff(square[..., 0], axis=0) == 1).all()
+            assert (abs(np.diff(square[..., 1], axis=1)) == 1).all()
+            corners.add((square[0, 0, 2], square[0, 0, 0], square[0, :, 1].min()))
+    assert len(corners) > 40
+    again = prepare(folder, tmp_path / "pixels", 16, crop=True)
+    np.testing.assert_array_equal(again.batch(3, 2, seed=0), pixels.batch(3, 2, seed=0))
+    with pytest.raises(ValueError, match="to be cropped"):
+        prepare(folder, tmp_path / "pixels", 16)
+
+
 def test_diffusers_loads_what_was_trained(finished):
     model = finished / "model"
     assert {"README.md", "samples.png", "loss.png"} <= {p.name for p in model.iterdir()}

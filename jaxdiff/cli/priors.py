@@ -147,7 +147,7 @@ def train(
     config: Annotated[
         str | None,
         typer.Option(
-            help="The network: small, or a config.json of diffusers' UNet2DModel.  [default: small, or "
+            help="The network: small, convolutional (no attention), or a config.json of diffusers' UNet2DModel.  [default: small, or "
             "that of --init]",
             show_default=False,
         ),
@@ -163,6 +163,13 @@ def train(
         float, typer.Option(help="The first part of the steps, at half the size.")
     ] = 0.3,
     flip: Annotated[bool, typer.Option(help="Mirror half of the images.")] = True,
+    crop: Annotated[
+        bool,
+        typer.Option(
+            "--crop",
+            help="Squares at random places of images at their own scale, not fitted to SIZE.",
+        ),
+    ] = False,
     seed: SeedOption = 0,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 1000,
     sample_every: Annotated[int, typer.Option(help="Steps between sample grids.", min=1)] = 5000,
@@ -191,6 +198,7 @@ def train(
         ema=ema,
         half_size=half_size,
         flip=flip,
+        crop=crop,
         seed=seed,
     )
     if several:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,28 +17,41 @@ from tqdm.auto import tqdm
 from jaxdiff.data.images import find_images, packed_files
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "test")}
+CROPS = 16  # of each validation image
 Source = Callable[[], Any]  # opens one image's file, or its bytes
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images [N, S, S, C] uint8 on disk, memory-mapped, and what was skipped to get them."""
+    """Images uint8 on disk, memory-mapped, and what was skipped to get them.
 
-    train: np.ndarray
+    `train`: N images [H, W, C], of the training size S or, to be cropped, of their own size;
+    `validation`: [M, S, S, C].
+    """
+
+    train: Sequence[np.ndarray]
     validation: np.ndarray
     skipped: list[str]
+
+    @property
+    def size(self) -> int:
+        """S: height and width of what a network is trained on."""
+        return self.validation.shape[1]
 
     def batch(self, step: int, size: int, seed: int, flip: bool = True) -> np.ndarray:
         """The training batch of a step, [size, S, S, C]: a function of its arguments alone.
 
-        Every epoch is a permutation of the images of its own; with `flip`, every other image or so
-        is mirrored. So a run that was stopped goes on with the images that it would have had.
+        Every epoch is a permutation of the images of its own. Of a larger image it takes a square
+        at a random place; with `flip`, every other image or so is mirrored. So a run that was
+        stopped goes on with the images that it would have had.
         """
         place = np.arange(step * size, (step + 1) * size)
         epochs, within = np.divmod(place, len(self.train))
         chosen = [_order(len(self.train), seed, int(e))[i] for e, i in zip(epochs, within)]
-        images = self.train[chosen]
-        mirrored = np.random.default_rng([seed, step]).random(size) < 0.5
+        rng = np.random.default_rng([seed, step])
+        mirrored = rng.random(size) < 0.5
+        places = rng.random((size, 2))
+        images = np.stack([_crop(self.train[i], self.size, at) for i, at in zip(chosen, places)])
         return np.where(mirrored[:, None, None, None] & flip, images[:, :, ::-1], images)
 
 
@@ -47,10 +60,22 @@ def _order(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, n]).permutation(n)
 
 
+def _crop(image: np.ndarray, size: int, at) -> np.ndarray:
+    """The square at a place in [0, 1)² of those that there are."""
+    top, left = (int(a * (n - size + 1)) for a, n in zip(at, image.shape))
+    return image[top : top + size, left : left + size]
+
+
 def prepare(
-    source: str | Path, folder: str | Path, size: int, channels: int = 3, *, progress: bool = False
+    source: str | Path,
+    folder: str | Path,
+    size: int,
+    channels: int = 3,
+    *,
+    crop: bool = False,
+    progress: bool = False,
 ) -> Pixels:
-    """Decode images into `folder`, at size × size; what is there already is only opened.
+    """Decode images into `folder`, for training at size × size; what is there is only opened.
 
     Args:
         source: a folder, searched with the folders below it; an .npz of packed images
@@ -60,6 +85,8 @@ def prepare(
         folder: receives train.uint8, validation.uint8 and images.json.
         size, channels: images are scaled to cover the square and cut on two sides, and converted
             to RGB or grey. One that is smaller, or damaged, is skipped and counted.
+        crop: keep images at their own scale, for squares at random places; of a validation image,
+            16 such squares are kept.
 
     Raises:
         FileNotFoundError; ValueError: where fewer than two usable images are left.
@@ -78,47 +105,60 @@ def prepare(
         splits = _find(Path(source))
         folder.mkdir(parents=True, exist_ok=True)
         skipped: list[str] = []
-        counts = {}
+        shapes: dict[str, list[tuple[int, ...]]] = {}
         for split, images in splits.items():
+            decoded = _decode(images, None if crop else size, size, channels, skipped, progress)
+            if crop and split == "validation":
+                rng = np.random.default_rng(0)
+                decoded = (_crop(i, size, at) for i in decoded for at in rng.random((CROPS, 2)))
             with open(folder / f"{split}.uint8", "wb") as file:
-                counts[split] = 0
-                for pixels in _decode(images, size, channels, skipped, progress):
+                shapes[split] = []
+                for pixels in decoded:
                     file.write(pixels.tobytes())
-                    counts[split] += 1
-        if min(counts.values()) < 1:
+                    shapes[split].append(pixels.shape)
+        if not all(shapes.values()):
             raise ValueError(
-                f"{source}: {sum(counts.values())} usable images of at least {size}×{size} pixels, "
+                f"{source}: {sum(map(len, shapes.values()))} usable images of at least {size}×{size} pixels, "
                 "which must be two or more"
                 + (f"; {len(skipped)} skipped: {skipped[0]}, ..." if skipped else "")
             )
         content = {"source": str(source), "shape": [size, size, channels], "skipped": skipped}
+        content |= {"crop": shapes["train"]} if crop else {}
         # Last, and under another name first: a folder that has it is whole.
         temporary = written.with_suffix(".tmp")
         temporary.write_text(json.dumps(content, indent=2) + "\n")
         temporary.replace(written)
     content = json.loads(written.read_text())
-    if content["source"] != str(source) or content["shape"] != [size, size, channels]:
-        raise ValueError(
-            f"{folder}: holds {content['source']} at {content['shape']}, name another folder"
-        )
-    train, validation = (
-        np.memmap(folder / f"{split}.uint8", np.uint8, "r").reshape(-1, size, size, channels)
-        for split in SPLITS
-    )
-    return Pixels(train, validation, content["skipped"])
+    known = content["source"], content["shape"], "crop" in content
+    if known != (str(source), [size, size, channels], crop):
+        cropped = ", to be cropped" if known[2] else ""
+        raise ValueError(f"{folder}: holds {known[0]} at {known[1]}{cropped}, name another folder")
+    train, validation = (np.memmap(folder / f"{split}.uint8", np.uint8, "r") for split in SPLITS)
+    validation = validation.reshape(-1, size, size, channels)
+    if not crop:
+        return Pixels(train.reshape(-1, size, size, channels), validation, content["skipped"])
+    ends = np.cumsum([np.prod(shape) for shape in content["crop"]])
+    images = [a.reshape(s) for a, s in zip(np.split(train, ends[:-1]), content["crop"])]
+    return Pixels(images, validation, content["skipped"])
 
 
-def _decode(images, size, channels, skipped: list[str], progress: bool) -> Iterator[np.ndarray]:
-    """The usable ones, in order; the others' names and what is wrong are added to `skipped`."""
+def _decode(
+    images, fitted: int | None, least: int, channels, skipped: list[str], progress: bool
+) -> Iterator[np.ndarray]:
+    """The usable ones, in order, at size `fitted` or their own; what is wrong with the others is
+
+    added to `skipped`.
+    """
 
     def decode(name: str, source: Source) -> np.ndarray | str:
         try:
             with source() as file, Image.open(file) as image:
-                if min(image.size) < size:
+                if min(image.size) < least:
                     return f"{name}: {image.size[0]}×{image.size[1]} pixels"
                 image = image.convert("RGB" if channels == 3 else "L")
-            fitted = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-            return np.asarray(fitted).reshape(size, size, channels)
+            if fitted is not None:
+                image = ImageOps.fit(image, (fitted, fitted), Image.Resampling.LANCZOS)
+            return np.asarray(image).reshape(image.height, image.width, channels)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
             return f"{name}: {' '.join(str(e).split())}"
 
