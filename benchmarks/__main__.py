@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 
 import jaxdiff as jd
 from benchmarks.contestants import METHODS, PACKAGES, SAMPLERS, Workload
-from jaxdiff.checkpoint import replace_file
+from jaxdiff.util.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 CELEBAHQ = {

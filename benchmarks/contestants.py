@@ -64,9 +64,9 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
     from flax import nnx
 
     import jaxdiff as jd
-    from jaxdiff import train
-    from jaxdiff.platform import jit
-    from jaxdiff.terminal import cache_compiled_programs
+    from jaxdiff.cli.terminal import cache_compiled_programs
+    from jaxdiff.train import loop as train
+    from jaxdiff.util.platform import jit
 
     cache_compiled_programs()
     unet, schedule = jd.load(folder)
@@ -209,8 +209,8 @@ def of_diffuse(workload: Workload, folder: str) -> Callable[[], Any]:
     from diffuse.timer.base import VpTimer  # pyright: ignore[reportMissingImports]
 
     import jaxdiff as jd
-    from jaxdiff.platform import jit
-    from jaxdiff.terminal import cache_compiled_programs
+    from jaxdiff.cli.terminal import cache_compiled_programs
+    from jaxdiff.util.platform import jit
 
     cache_compiled_programs()
     unet, _ = jd.load(folder)

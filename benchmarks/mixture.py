@@ -22,10 +22,9 @@ from tqdm.auto import tqdm
 
 import jaxdiff as jd
 from benchmarks.posterior import stored
-from jaxdiff.checkpoint import replace_file
-from jaxdiff.evaluate import write
-from jaxdiff.pytree import pytree
-from jaxdiff.samplers.named import named
+from jaxdiff.samplers.presets import named
+from jaxdiff.util.files import replace_file, write_csv
+from jaxdiff.util.pytree import pytree
 
 UNIT = 20
 DIMENSIONS = ((8, (1, 2, 4)), (80, (1, 2, 4)), (800, (1, 2, 4)))
@@ -127,7 +126,7 @@ def run(path: Path, problems: int, draws: int) -> list[dict]:
             distances = measure(dimension, measured, seed, draws, wanted)
             for key, distance in zip(missing, distances):
                 rows[key] = dict(zip(KEYS, key)) | {"distance": round(distance, 4)}
-            write(path, list(rows.values()))
+            write_csv(path, list(rows.values()))
     return list(rows.values())
 
 

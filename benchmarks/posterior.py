@@ -27,11 +27,10 @@ from tqdm.auto import tqdm
 import jaxdiff as jd
 from benchmarks import affine, with_azula
 from jaxdiff import data, metrics
-from jaxdiff.checkpoint import replace_file
-from jaxdiff.evaluate import write
-from jaxdiff.operators.named import operator as named_operator
+from jaxdiff.commands.cameras import operator as named_operator
 from jaxdiff.samplers import jacobian
-from jaxdiff.samplers.named import NAMES, named
+from jaxdiff.samplers.presets import NAMES, named
+from jaxdiff.util.files import replace_file, write_csv
 
 LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm")
 COUNTS = (5, 10, 20, 50, 100, 1000)
@@ -244,7 +243,7 @@ def run(path: Path, images: np.ndarray, draws: int, cells: list[Cell], if_stored
     for key in tqdm([key for key in wanted if key not in rows], unit="cell"):
         row = measure(wanted[key], images, draws, denoiser, covariance)
         rows[key] = {k: round(row[k], 4) if isinstance(row[k], float) else row[k] for k in COLUMNS}
-        write(path, list(rows.values()))
+        write_csv(path, list(rows.values()))
     rows = stored(path, KEYS)  # text, like the rows that were there
     return [rows[key] for key in wanted]
 

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 import jaxdiff as jd
 from jaxdiff import data, metrics
-from jaxdiff.objective import validation_loss
-from jaxdiff.samplers.named import named
+from jaxdiff.samplers.presets import named
+from jaxdiff.train.objective import validation_loss
 
 SAMPLERS = (("pigdm-paper", 20), ("pigdm", 100), ("dps", 100))
 SIGMA = 10 / 255

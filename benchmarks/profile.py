@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 import jaxdiff as jd
-from jaxdiff.checkpoint import replace_file
-from jaxdiff.samplers.named import named
+from jaxdiff.samplers.presets import named
+from jaxdiff.util.files import replace_file
 
 AROUND = ("ThunkExecutor", "while", "call", "conditional")  # hold other operations
 

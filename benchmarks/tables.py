@@ -12,7 +12,7 @@ import jax
 import jaxdiff as jd
 from benchmarks.posterior import Cell, measure
 from jaxdiff import data
-from jaxdiff.checkpoint import replace_file
+from jaxdiff.util.files import replace_file
 
 CAMERAS = {64: "blur:motion:17,1", 32: "blur:motion:9,1"}
 KEY = jax.random.key(0)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from jaxdiff.cli.options import DtypeOption, ForceOption
 from jaxdiff.cli.priors import convert_checkpoint
-from jaxdiff.terminal import fail, run_app
+from jaxdiff.cli.terminal import fail, run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -9,14 +9,14 @@
 """
 
 from jaxdiff import data, metrics, operators, priors
-from jaxdiff.checkpoint import load, save
-from jaxdiff.config import UNet2DConfig
-from jaxdiff.covariance import SpectralCovariance
+from jaxdiff.checkpoints.diffusers import load, save
+from jaxdiff.covariance.table import SpectralCovariance
 from jaxdiff.denoiser import Denoiser, Prediction
+from jaxdiff.nn.config import UNet2DConfig
+from jaxdiff.nn.unet import UNet2D
 from jaxdiff.samplers import DDIM, DDPM, DPS, PiGDM, SpectralPosterior
 from jaxdiff.sampling import sample
-from jaxdiff.schedule import Schedule, ScheduleConfig, Steps
-from jaxdiff.unet import UNet2D
+from jaxdiff.schedules.ddpm import Schedule, ScheduleConfig, Steps
 
 __version__ = "0.1.0"
 

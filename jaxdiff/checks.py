@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators import Linear, Stack
-from jaxdiff.pytree import concrete
+from jaxdiff.util.pytree import concrete
 
 
 def nonnegative(name: str, value, batch: int | None = None) -> np.ndarray | jax.Array:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.pytree import pytree, static
-from jaxdiff.schedule import Schedule, Steps
-from jaxdiff.unet import UNet2D
+from jaxdiff.nn.unet import UNet2D
+from jaxdiff.schedules.ddpm import Schedule, Steps
+from jaxdiff.util.pytree import pytree, static
 
 
 class Prediction(NamedTuple):

@@ -10,10 +10,10 @@ import numpy as np
 import scipy  # whose parts load at their first use
 
 from jaxdiff.data import to_uint8
+from jaxdiff.linalg.cg import conjugate_gradients
+from jaxdiff.linalg.fields import Stationary
 from jaxdiff.operators import Blur
-from jaxdiff.operators.linear import conjugate_gradients
-from jaxdiff.platform import jit
-from jaxdiff.stationary import Stationary
+from jaxdiff.util.platform import jit
 
 
 def psnr(image, truth) -> float:

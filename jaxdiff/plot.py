@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jaxdiff import metrics
-from jaxdiff.schedule import Schedule
+from jaxdiff.schedules.ddpm import Schedule
 
 Panel = tuple[str, np.ndarray]
 

@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 
 from jaxdiff.checks import batch_of, image_shape
 from jaxdiff.operators import Stack
-from jaxdiff.platform import jit, over_samples
-from jaxdiff.pytree import pytree, replace_leaf
-from jaxdiff.schedule import Steps
+from jaxdiff.schedules.ddpm import Steps
 from jaxdiff.units import to_image
+from jaxdiff.util.platform import jit, over_samples
+from jaxdiff.util.pytree import pytree, replace_leaf
 
 
 @pytree

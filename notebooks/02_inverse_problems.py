@@ -40,8 +40,8 @@ from typing import Any
 
 from IPython.display import Markdown
 
-from jaxdiff.evaluate import evaluate, markdown
-from jaxdiff.pytree import pytree
+from jaxdiff.commands.evaluate import evaluate, markdown
+from jaxdiff.util.pytree import pytree
 
 MODEL = "faces64"  # or "google/ddpm-ema-celebahq-256"
 unet, schedule = jd.load(MODEL)

@@ -33,7 +33,7 @@ def x64():
 
 def in_a_hurry() -> dict[str, str]:
     """Options to compile in a fourth of the time: no LLVM optimisations, XLA's older loops."""
-    from jaxdiff import platform
+    from jaxdiff.util import platform
 
     options = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": "False"}
     return {name: value for name, value in options.items() if platform.known(name, value)}
@@ -48,7 +48,7 @@ def hurried_flags(devices: int | None = None) -> str:
 @pytest.fixture(scope="module")
 def hurried():
     """Programs of toys are compiled in a hurry."""
-    from jaxdiff import platform
+    from jaxdiff.util import platform
 
     options = platform.compiler_options() | in_a_hurry()
     with pytest.MonkeyPatch.context() as patch:
@@ -76,7 +76,7 @@ def faces64():
 def tiny(tmp_path_factory) -> Path:
     """A checkpoint for 64×64 images that compiles in no time: for what no trained prior is needed."""
     import jaxdiff as jd
-    from jaxdiff.unet import abstract_unet
+    from jaxdiff.nn.unet import abstract_unet
 
     config = jd.UNet2DConfig(
         sample_size=64,

@@ -21,7 +21,7 @@ from flax import nnx
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 import jaxdiff as jd
-from jaxdiff.torchfile import read_torch_zip
+from jaxdiff.checkpoints.torch_zip import read_torch_zip
 from tests.conftest import hurried_flags
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import torch_unet
@@ -119,7 +119,7 @@ def test_unet_alone(model, expected, tmp_path):
 def test_bundled_prior_is_better_than_the_one_that_was_given():
     """Validation loss on 100 photographs that neither was trained on; and it is small enough."""
     from jaxdiff import data
-    from jaxdiff.objective import validation_loss
+    from jaxdiff.train.objective import validation_loss
     from tests.conftest import shared
 
     images = data.load_images(shared("data/faces64/faces64.npz"), (64, 64), n=100, split="val")
@@ -147,7 +147,7 @@ def test_hub_id(model, expected, tmp_path):
             raise EntryNotFoundError(name)
         return str(tmp_path / name)
 
-    with mock.patch("jaxdiff.checkpoint.hf_hub_download", download):
+    with mock.patch("jaxdiff.checkpoints.sources.hf_hub_download", download):
         same(jd.load("google/ddpm-ema-celebahq-256")[0], expected[0])
     assert {repo for repo, _ in asked} == {"google/ddpm-ema-celebahq-256"}
 
@@ -170,7 +170,7 @@ def test_hub_cache_works_offline(model, expected, tmp_path, monkeypatch):
 
 def test_hub_unreachable():
     error = LocalEntryNotFoundError("offline")
-    with mock.patch("jaxdiff.checkpoint.hf_hub_download", side_effect=error):
+    with mock.patch("jaxdiff.checkpoints.sources.hf_hub_download", side_effect=error):
         with pytest.raises(FileNotFoundError, match="no such folder here"):
             jd.load("nobody/nothing")
 
@@ -325,7 +325,7 @@ def test_save_is_atomic_and_keeps_other_files(expected, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     jd.save(tmp_path, *expected)
     before = (tmp_path / f"{WEIGHTS}.safetensors").read_bytes()
-    with mock.patch("jaxdiff.checkpoint.save_file", side_effect=OSError("disk full")):
+    with mock.patch("jaxdiff.checkpoints.diffusers.save_file", side_effect=OSError("disk full")):
         with pytest.raises(OSError, match="disk full"):
             jd.save(tmp_path, *expected)
     assert (tmp_path / f"{WEIGHTS}.safetensors").read_bytes() == before

@@ -17,7 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import jaxdiff as jd
 from jaxdiff import cli, data, metrics
-from jaxdiff.samplers.named import NAMES, SPECTRAL, named
+from jaxdiff.samplers.presets import NAMES, SPECTRAL, named
 from tests.conftest import shared
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import torch_unet

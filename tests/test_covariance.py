@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.pytree import pytree
+from jaxdiff.linalg.fields import Modulated, contrast
 from jaxdiff.samplers.spectral import SpectralPosterior
-from jaxdiff.stationary import Modulated, contrast
+from jaxdiff.util.pytree import pytree
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import jaxdiff as jd
 from jaxdiff import data, plot
-from jaxdiff.evaluate import evaluate, read
+from jaxdiff.commands.evaluate import evaluate, read
 from tests.conftest import shared
 
 GRID = {"samplers": ["dps"], "steps": [2, 3]}
@@ -61,7 +61,7 @@ def test_killed_and_started_again(dataset, denoiser, tiny, uninterrupted, tmp_pa
     """SIGKILL after the first rows; the second run repeats none and ends with the same file."""
     out = tmp_path / "out"
     code = (
-        "import jaxdiff as jd; from jaxdiff import data; from jaxdiff.evaluate import evaluate;"
+        "import jaxdiff as jd; from jaxdiff import data; from jaxdiff.commands.evaluate import evaluate;"
         "f = data.faces();"
         "d = data.Dataset({k: f[k] for k in '012'},"
         "[data.motion_kernel(9, 0), data.motion_kernel(17, 1)], seed=5);"

@@ -14,8 +14,10 @@ from flax import nnx
 from typer.testing import CliRunner
 
 import jaxdiff as jd
-from jaxdiff import data, hosts, native, sampling
+from jaxdiff import data, sampling
 from jaxdiff.cli import app
+from jaxdiff.nn import native
+from jaxdiff.util import hosts
 from tests.conftest import hurried_flags, in_a_hurry
 from tests.test_train import CONFIG
 

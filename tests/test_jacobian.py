@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.pytree import pytree
+from jaxdiff.linalg.fields import Stationary
 from jaxdiff.samplers import jacobian
-from jaxdiff.stationary import Stationary
+from jaxdiff.util.pytree import pytree
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

@@ -13,14 +13,15 @@ import pytest
 from jax import lax
 from platformdirs import user_cache_dir
 
-from jaxdiff import native, platform
-from jaxdiff.layers import GroupNorm, conv2d
+from jaxdiff.nn import native
+from jaxdiff.nn.convolve import norms_natively
+from jaxdiff.nn.layers import GroupNorm, conv2d
 
 # Not `available()`: where there is a compiler, a library that fails to build is a failure.
 COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu" or COMPILER is None,
-    reason="jaxdiff.native needs a CPU backend and a C compiler",
+    reason="jaxdiff.nn.native needs a CPU backend and a C compiler",
 )
 
 
@@ -117,7 +118,7 @@ def test_group_normalisation_and_its_gradient(shape, act):
         y, pullback = jax.vjp(lambda norm, x: norm(x, act), norm, x)
         return [np.asarray(a) for a in (y, *jax.tree.leaves(pullback(weight)))]
 
-    assert platform.norms_natively(jnp.asarray(x))
+    assert norms_natively(jnp.asarray(x))
     ours = both(norm, x, weight)
     with jax.enable_x64(True):
         lifted = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), (norm, x, weight))
@@ -140,7 +141,7 @@ def test_silu_at_its_ends():
 def test_without_a_compiler_xla_does_it(tmp_path):
     code = """
 import jax, numpy as np, jaxdiff as jd
-from jaxdiff import native
+from jaxdiff.nn import native
 unet, _ = jd.load("faces64")
 x = np.linspace(-1, 1, 12288, dtype="f").reshape(1, 64, 64, 3)
 np.save("out.npy", jax.jit(jd.UNet2D.__call__)(unet, x, 500))

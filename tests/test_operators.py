@@ -10,9 +10,9 @@ from scipy.signal import convolve2d
 
 import jaxdiff as jd
 from jaxdiff import data
-from jaxdiff.operators.linear import conjugate_gradients
-from jaxdiff.operators.named import operator as named_operator
-from jaxdiff.pytree import pytree
+from jaxdiff.commands.cameras import operator as named_operator
+from jaxdiff.linalg.cg import conjugate_gradients
+from jaxdiff.util.pytree import pytree
 from tests.conftest import shared
 
 pytestmark = pytest.mark.usefixtures("hurried")

@@ -8,7 +8,7 @@ import pytest
 import jaxdiff as jd
 from benchmarks import affine, mixture, posterior
 from jaxdiff import data
-from jaxdiff.pytree import replace_leaf
+from jaxdiff.util.pytree import replace_leaf
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

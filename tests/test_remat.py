@@ -8,10 +8,10 @@ import pytest
 from flax import nnx
 
 import jaxdiff as jd
-from jaxdiff import platform
-from jaxdiff.platform import jit
-from jaxdiff.remat import recompute_late
-from jaxdiff.unet import abstract_unet
+from jaxdiff.nn.remat import recompute_late
+from jaxdiff.nn.unet import abstract_unet
+from jaxdiff.util import platform
+from jaxdiff.util.platform import jit
 from tests.parity.configs import CONFIGS
 
 

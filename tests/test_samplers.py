@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 import jaxdiff as jd
-from jaxdiff import platform
-from jaxdiff.pytree import pytree, replace_leaf
+from jaxdiff.util import platform
+from jaxdiff.util.pytree import pytree, replace_leaf
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import jaxdiff as jd
-from jaxdiff.pytree import replace_leaf
+from jaxdiff.util.pytree import replace_leaf
 from tests.test_samplers import CONFIG, KEY, make
 
 pytestmark = pytest.mark.usefixtures("hurried")

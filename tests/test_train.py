@@ -20,10 +20,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import jaxdiff as jd
-from jaxdiff import data, platform, train
+from jaxdiff import data
 from jaxdiff.cli import app
 from jaxdiff.data.pixels import prepare
-from jaxdiff.objective import validation_loss
+from jaxdiff.train import loop as train
+from jaxdiff.train.objective import validation_loss
+from jaxdiff.util import platform
 
 pytestmark = pytest.mark.usefixtures("hurried")
 
@@ -160,7 +162,8 @@ def losses(out):
 
 KILLED = """
 import os, signal, sys, pathlib
-from jaxdiff import platform, train
+from jaxdiff.util import platform
+from jaxdiff.train import loop as train
 import jaxdiff as jd, json
 
 options = json.loads(sys.argv[4])  # of the compiler, as in this module's other runs

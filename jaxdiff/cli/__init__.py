@@ -4,7 +4,7 @@ import typer
 
 from jaxdiff.cli.priors import calibrate, convert, sample, train
 from jaxdiff.cli.restoring import evaluate, restore
-from jaxdiff.terminal import run_app
+from jaxdiff.cli.terminal import run_app
 
 app = typer.Typer(
     add_completion=False,

@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 import jaxdiff as jd
-from jaxdiff import hosts
-from jaxdiff.checkpoint import read_json, replace_file
 from jaxdiff.cli.options import (
     BatchOption,
     DevicesOption,
@@ -21,7 +19,9 @@ from jaxdiff.cli.options import (
     SeedOption,
     StepsOption,
 )
-from jaxdiff.terminal import cache_compiled_programs, console, writable_parent
+from jaxdiff.cli.terminal import cache_compiled_programs, console, writable_parent
+from jaxdiff.util import hosts
+from jaxdiff.util.files import read_json, replace_file
 
 
 class Unconditional(StrEnum):

@@ -9,7 +9,6 @@ import typer
 from rich.markdown import Markdown
 
 import jaxdiff as jd
-from jaxdiff import hosts
 from jaxdiff.cli.options import (
     BatchOption,
     DevicesOption,
@@ -19,8 +18,9 @@ from jaxdiff.cli.options import (
     RematOption,
     SeedOption,
 )
-from jaxdiff.samplers.named import NAMES, SPECTRAL
-from jaxdiff.terminal import cache_compiled_programs, console, errors
+from jaxdiff.cli.terminal import cache_compiled_programs, console, errors
+from jaxdiff.samplers.presets import NAMES, SPECTRAL
+from jaxdiff.util import hosts
 
 
 class Fit(StrEnum):
@@ -103,7 +103,7 @@ def restore(
     Writes degraded.png, restored.png (the mean of the posterior samples), comparison.png and
     metrics.json to OUT, for a folder of images to a folder for each.
     """
-    from jaxdiff.restore import Settings, restore_images
+    from jaxdiff.commands.restore import Settings, restore_images
 
     if kernel is not None and operator is not None:
         raise ValueError("--operator: name either it or --kernel, which means --operator blur:...")
@@ -169,8 +169,8 @@ def evaluate(
     again it goes on where it was.
     """
     from jaxdiff import data
-    from jaxdiff.evaluate import evaluate as run
-    from jaxdiff.evaluate import markdown
+    from jaxdiff.commands.evaluate import evaluate as run
+    from jaxdiff.commands.evaluate import markdown
 
     try:
         counts = [int(part) for part in steps.split(",")]

@@ -29,7 +29,7 @@ class Pixels:
     `validation`: [M, S, S, C].
     """
 
-    train: Sequence[np.ndarray]
+    train: Sequence[Any] | np.ndarray
     validation: np.ndarray
     skipped: list[str]
 
@@ -51,7 +51,9 @@ class Pixels:
         rng = np.random.default_rng([seed, step])
         mirrored = rng.random(size) < 0.5
         places = rng.random((size, 2))
-        images = np.stack([_crop(self.train[i], self.size, at) for i, at in zip(chosen, places)])
+        images = np.stack(
+            [_crop(self.train[int(i)], self.size, at) for i, at in zip(chosen, places)]
+        )
         return np.where(mirrored[:, None, None, None] & flip, images[:, :, ::-1], images)
 
 

@@ -5,11 +5,11 @@ An operator is a pytree and a `Linear`, called as `A(x)`, with `adjoint(y)`, `pi
 is A after B. `Stack` gives each measurement of a batch an operator of its own.
 """
 
+from jaxdiff.operators.base import Compose, Linear
 from jaxdiff.operators.blur import Blur
 from jaxdiff.operators.crop import Crop
 from jaxdiff.operators.downsample import Downsample
 from jaxdiff.operators.grey import Grey
-from jaxdiff.operators.linear import Compose, Linear
 from jaxdiff.operators.mask import Mask
 from jaxdiff.operators.stack import Stack
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.operators.linear import Linear
-from jaxdiff.pytree import pytree, static
+from jaxdiff.operators.base import Linear
+from jaxdiff.util.pytree import pytree, static
 
 
 @pytree

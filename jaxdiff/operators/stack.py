@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.pytree import pytree
+from jaxdiff.util.pytree import pytree
 
 
 @pytree

@@ -5,9 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.pytree import pytree
-from jaxdiff.schedule import Schedule
-from jaxdiff.stationary import Stationary
+from jaxdiff.linalg.fields import Stationary
+from jaxdiff.schedules.ddpm import Schedule
+from jaxdiff.util.pytree import pytree
 
 
 @pytree

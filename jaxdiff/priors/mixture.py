@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.pytree import pytree
-from jaxdiff.schedule import Schedule
+from jaxdiff.schedules.ddpm import Schedule
+from jaxdiff.util.pytree import pytree
 
 
 @pytree

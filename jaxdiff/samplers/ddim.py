@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from jaxdiff.checks import nonnegative
 from jaxdiff.denoiser import predict
-from jaxdiff.pytree import pytree
-from jaxdiff.schedule import Steps
+from jaxdiff.schedules.ddpm import Steps
+from jaxdiff.util.pytree import pytree
 
 
 @pytree

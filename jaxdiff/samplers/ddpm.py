@@ -5,11 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff import matrices
 from jaxdiff.denoiser import Prediction, predict
-from jaxdiff.pytree import pytree
-from jaxdiff.schedule import Steps
-from jaxdiff.stationary import filtered
+from jaxdiff.linalg import small_matrices as matrices
+from jaxdiff.linalg.fields import filtered
+from jaxdiff.schedules.ddpm import Steps
+from jaxdiff.util.pytree import pytree
 
 
 @pytree

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from jaxdiff.checks import measurement, nonnegative
 from jaxdiff.denoiser import predict
-from jaxdiff.pytree import pytree, static
 from jaxdiff.samplers.ddpm import ancestral
-from jaxdiff.schedule import Steps
+from jaxdiff.schedules.ddpm import Steps
 from jaxdiff.units import to_image
+from jaxdiff.util.pytree import pytree, static
 
 
 @pytree

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.denoiser import predict
-from jaxdiff.schedule import Steps
+from jaxdiff.schedules.ddpm import Steps
 
 # The ᾱ between which it is used. Below, (1 − ᾱ)/√ᾱ multiplies the Jacobian's errors: from 0.05 on, the mean of
 # nine draws of faces64 (10 steps) loses 1.6 dB. Above there is nothing left to mend: the figures are the same.

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiff import matrices
 from jaxdiff.checks import batch_of, linear, measurement, nonnegative
 from jaxdiff.denoiser import predict
+from jaxdiff.linalg import small_matrices as matrices
+from jaxdiff.linalg.cg import conjugate_gradients
+from jaxdiff.linalg.fields import filtered, fourier, inverse_fourier
 from jaxdiff.operators import Blur, Compose, Stack
-from jaxdiff.operators.linear import conjugate_gradients
-from jaxdiff.pytree import pytree, static
 from jaxdiff.samplers.ddpm import posterior, transition
 from jaxdiff.samplers.jacobian import correction, with_covariance
-from jaxdiff.schedule import Steps
-from jaxdiff.stationary import filtered, fourier, inverse_fourier
+from jaxdiff.schedules.ddpm import Steps
+from jaxdiff.util.pytree import pytree, static
 
 # Of the residual of conjugate gradients to the measurement's, in float32. PSNR and calibration of 40
 # faces are the same to 0.001 and 0.01 dB with 1e-2 and 1e-3; that took 7 and 10 iterations a step, with

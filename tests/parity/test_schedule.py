@@ -9,8 +9,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 import jaxdiff as jd
-from jaxdiff.pytree import pytree
-from jaxdiff.schedule import BETA_SCHEDULES, SPACINGS, VARIANCE_TYPES
+from jaxdiff.schedules.ddpm import BETA_SCHEDULES, SPACINGS, VARIANCE_TYPES
+from jaxdiff.util.pytree import pytree
 
 
 @pytest.mark.parametrize("zero_snr", [False, True])

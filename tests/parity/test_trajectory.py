@@ -7,9 +7,10 @@ import pytest
 
 import jaxdiff as jd
 from convert.lift import lifted_time_embedding
-from jaxdiff import data, metrics, platform
-from jaxdiff.checkpoint import _finder
-from jaxdiff.platform import jit
+from jaxdiff import data, metrics
+from jaxdiff.checkpoints.diffusers import _finder
+from jaxdiff.util import platform
+from jaxdiff.util.platform import jit
 from tests.conftest import in_a_hurry
 from tests.parity.course import TorchRun, load_prior
 

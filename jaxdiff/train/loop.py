@@ -22,16 +22,15 @@ from jax.sharding import PartitionSpec as P
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from jaxdiff import hosts
-from jaxdiff.checkpoint import replace_file
 from jaxdiff.data.pixels import Pixels, prepare
-from jaxdiff.evaluate import write
-from jaxdiff.layers import average_pool
-from jaxdiff.model_card import export, model_card
-from jaxdiff.objective import noise_loss, validation_loss
-from jaxdiff.platform import jit, training_dtype, training_images
-from jaxdiff.pytree import pytree
+from jaxdiff.nn.layers import average_pool
+from jaxdiff.train.model_card import export, model_card
+from jaxdiff.train.objective import noise_loss, validation_loss
 from jaxdiff.units import to_model
+from jaxdiff.util import hosts
+from jaxdiff.util.files import replace_file, write_csv
+from jaxdiff.util.platform import jit, training_dtype, training_images
+from jaxdiff.util.pytree import pytree
 
 CONFIGS = {
     # 4.3 million parameters, the bundled prior's: attention at a quarter of the size and below
@@ -276,7 +275,7 @@ def train(
                 weights = jax.tree.map(np.asarray, state.ema)  # of this host alone from here on
                 denoiser = jd.Denoiser(nnx.merge(graph, weights), schedule)
                 rows[-1]["validation_loss"] = validation_loss(denoiser, pixels.validation)
-                write(out / "log.csv", rows)
+                write_csv(out / "log.csv", rows)
                 card = model_card(described, settings, pixels, rows, licence, command)
                 export(out / "model", denoiser, rows, card, sample)
             manager.save(int(state.step), args=ocp.args.StandardSave(state))

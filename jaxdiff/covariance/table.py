@@ -11,14 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from jaxdiff import matrices
-from jaxdiff.checkpoint import find_file, replace_file
-from jaxdiff.platform import jit, over_samples
-from jaxdiff.pytree import concrete, pytree
+from jaxdiff.checkpoints.sources import find_file
+from jaxdiff.linalg import small_matrices as matrices
+from jaxdiff.linalg.fields import Modulated, Stationary, contrast, half_weights
 from jaxdiff.samplers.ddpm import DDPM
 from jaxdiff.sampling import sample
-from jaxdiff.stationary import Modulated, Stationary, contrast, half_weights
 from jaxdiff.units import to_model
+from jaxdiff.util.files import replace_file
+from jaxdiff.util.platform import jit, over_samples
+from jaxdiff.util.pytree import concrete, pytree
 
 FILE = "spectral_covariance.safetensors"
 EXPONENTS = np.linspace(0, 0.6, 13, dtype=np.float32)  # of the contrast: which of them is measured

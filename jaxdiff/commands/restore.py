@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxdiff as jd
-from jaxdiff import data, hosts, metrics, plot
-from jaxdiff.checkpoint import replace_file
-from jaxdiff.operators.named import operator as named_operator
-from jaxdiff.samplers.named import SPECTRAL, check_name, named
+from jaxdiff import data, metrics, plot
+from jaxdiff.commands.cameras import operator as named_operator
+from jaxdiff.samplers.presets import SPECTRAL, check_name, named
+from jaxdiff.util import hosts
+from jaxdiff.util.files import replace_file
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import matrices
-from jaxdiff.pytree import pytree
+from jaxdiff.linalg import small_matrices as matrices
+from jaxdiff.util.pytree import pytree
 
 
 @pytree

@@ -2,14 +2,11 @@
 
 import importlib.util
 import json
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jaxdiff.config import UNet2DConfig
-from jaxdiff.schedule import Schedule
-from jaxdiff.torchfile import Tensor, check_tensors, read_torch_zip
-from jaxdiff.unet import UNet2D, abstract_unet
+from jaxdiff.checkpoints.sources import finder
+from jaxdiff.checkpoints.torch_zip import Tensor, check_tensors, read_torch_zip
+from jaxdiff.nn.config import UNet2DConfig
+from jaxdiff.nn.unet import UNet2D, abstract_unet
+from jaxdiff.schedules.ddpm import Schedule
+from jaxdiff.util.files import read_json, replace_file
 
-BUNDLED = ("faces64",)
 _STEM = "diffusion_pytorch_model"
 # In diffusers' own order of preference; the fp16 variant only where there is nothing else.
 _WEIGHTS = (
@@ -83,7 +74,7 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
         raise ValueError(f"dtype: expected a floating-point type, got {dtype.name}")
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError('dtype: float64 needs jax.config.update("jax_enable_x64", True) first')
-    find = _finder(source)
+    find = finder(source)
     prefix = "unet/" if (path := find("unet/config.json")) else ""
     path = path or find("config.json")
     if path is None:
@@ -167,23 +158,6 @@ def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
         replace_file(folder / name, lambda p, text=text: Path(p).write_text(text))
 
 
-def replace_file(path: Path, write: Callable[[str], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
-    handle, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-    )
-    os.close(handle)
-    try:
-        write(temporary)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 # --- names and layouts: torch's module path is the attribute path here ---------------------------
 
 
@@ -237,59 +211,6 @@ def _check_names(found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> N
     ]
     if problems:
         raise ValueError("the tensors do not fit the config: " + "; ".join(problems))
-
-
-# --- where the files are ---------------------------------------------------------------------------
-
-
-def find_file(source: str | Path, name: str) -> Path | None:
-    """The path of a file of a checkpoint ("faces64", a folder, a hub id), None where it has none."""
-    return _finder(source)(name)
-
-
-def _finder(source: str | Path) -> Callable[[str], Path | None]:
-    """A function from a file's name in the checkpoint to its path, or None where it has none."""
-    folder = Path(source)
-    if str(source) in BUNDLED and not folder.is_dir():
-        folder = Path(str(files("jaxdiff"))) / "priors" / str(source)
-    if folder.is_dir():
-        return lambda name: path if (path := folder / name).is_file() else None
-    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise FileNotFoundError(
-            f"{source}: no such folder; expected {' or '.join(map(repr, BUNDLED))}, a folder of a "
-            "diffusers checkpoint, or a hub id such as google/ddpm-ema-celebahq-256"
-        )
-
-    def find(name: str) -> Path | None:
-        try:
-            return Path(hf_hub_download(str(source), name))
-        except LocalEntryNotFoundError as e:
-            if name == "config.json":  # not a missing file but no connection and nothing cached
-                raise FileNotFoundError(
-                    f"{source}: no such folder here, and the hub could not be reached and its "
-                    "cache does not hold it: check the name and the connection"
-                ) from e
-            return None
-        except EntryNotFoundError:
-            return None
-        except (HfHubHTTPError, HFValidationError) as e:
-            raise FileNotFoundError(
-                f"{source}: no such folder here, and no such repository on the hub that may be "
-                f"read with your token ({type(e).__name__})"
-            ) from e
-
-    return find
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file that holds a JSON object; a ValueError for any other."""
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path}: not readable as JSON: {e}") from e
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _open_weights(source, find: Callable[[str], Path | None], prefix: str) -> Tensors:

@@ -9,7 +9,7 @@ from math import sqrt
 import jax
 from flax import nnx
 
-from jaxdiff.layers import (
+from jaxdiff.nn.layers import (
     Attention,
     Conv,
     Downsample,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.pytree import pytree, static
+from jaxdiff.util.pytree import pytree, static
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
 VARIANCE_TYPES = (

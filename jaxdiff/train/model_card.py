@@ -7,9 +7,9 @@ import numpy as np
 
 import jaxdiff as jd
 from jaxdiff import plot
-from jaxdiff.checkpoint import replace_file
 from jaxdiff.data.images import write_image
 from jaxdiff.data.pixels import Pixels
+from jaxdiff.util.files import replace_file
 
 
 def export(model: Path, denoiser: jd.Denoiser, rows: list[dict], card: str, sample: bool) -> None:

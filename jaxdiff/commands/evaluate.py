@@ -12,11 +12,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from jaxdiff import hosts, metrics, plot
-from jaxdiff.checkpoint import replace_file
+from jaxdiff import metrics, plot
 from jaxdiff.data import Dataset, Measurement
-from jaxdiff.platform import evaluation_batch
-from jaxdiff.samplers.named import NAMES, SPECTRAL, check_name, named
+from jaxdiff.samplers.presets import NAMES, SPECTRAL, check_name, named
+from jaxdiff.util import hosts
+from jaxdiff.util.files import replace_file, write_csv
+from jaxdiff.util.platform import evaluation_batch
 
 Row = dict[str, Any]
 
@@ -106,7 +107,7 @@ def evaluate(
                     precision,
                 )
                 rows |= {(name, count, row["image"]): row for row in scored}
-                write(out / _part(), _ordered(rows, measurements))
+                write_csv(out / _part(), _ordered(rows, measurements))
                 bar.update(count * len(set(batch)))
     hosts.wait("all is restored")
     every = _ordered(_rows(out), measurements)  # of all hosts, and of earlier grids
@@ -117,7 +118,7 @@ def evaluate(
 
 
 def _summarise(out: Path, every: list[Row]) -> None:
-    write(out / "results.csv", every)
+    write_csv(out / "results.csv", every)
     for part in out.glob("results-*.csv"):
         part.unlink()
     replace_file(out / "results.md", lambda p: Path(p).write_text(markdown(every)))
@@ -213,18 +214,6 @@ def _ordered(rows: dict[tuple, Row], measurements: list[Measurement]) -> list[Ro
     return sorted(
         rows.values(), key=lambda r: (NAMES.index(r["sampler"]), r["steps"], place[r["image"]])
     )
-
-
-def write(path: Path, rows: list[Row]) -> None:
-    """Replace a CSV by one with these rows, whose columns are the first one's."""
-
-    def fill(temporary):
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    replace_file(path, fill)
 
 
 def read(path: str | Path) -> list[Row]:

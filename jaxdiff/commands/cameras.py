@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from jaxdiff import data
+from jaxdiff.operators.base import Linear
 from jaxdiff.operators.blur import Blur
 from jaxdiff.operators.crop import Crop
 from jaxdiff.operators.downsample import Downsample
 from jaxdiff.operators.grey import Grey
-from jaxdiff.operators.linear import Linear
 from jaxdiff.operators.mask import Mask
 
 RECIPES = (

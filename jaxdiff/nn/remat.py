@@ -1,6 +1,8 @@
 """Rematerialisation: what a gradient needs is computed again for it, and not kept."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,3 +36,15 @@ def _backward(f, args, gradient):
 
 
 recompute_late.defvjp(_forward, _backward)
+
+
+def recompute(f: Callable, *args) -> Any:
+    """f(*args), which is computed again for the gradient: only the arguments are kept for it.
+
+    CPU: `recompute_late`. A DPS step of CelebA-HQ's network at 256² takes 647 MB of temporaries instead
+    of 1315, and 1.3 times as long; jax.checkpoint, tried before the convolutions were C, 1682 instead
+    of 1849 (two cores, jaxlib 0.10.2). Accelerators: `jax.checkpoint`, not measured.
+    """
+    if jax.default_backend() == "cpu":
+        return recompute_late(f, *args)
+    return jax.checkpoint(f)(*args)

@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.blocks import DownBlock, MidBlock, SkipDownBlock, SkipUpBlock, UpBlock
-from jaxdiff.config import UNet2DConfig
-from jaxdiff.layers import (
+from jaxdiff.nn.blocks import DownBlock, MidBlock, SkipDownBlock, SkipUpBlock, UpBlock
+from jaxdiff.nn.config import UNet2DConfig
+from jaxdiff.nn.layers import (
     Conv,
     FourierProjection,
     GroupNorm,
     TimestepEmbedding,
     positional_embedding,
 )
-from jaxdiff.platform import recompute
+from jaxdiff.nn.remat import recompute
 
 
 class UNet2D(nnx.Module):

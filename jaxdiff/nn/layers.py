@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jaxdiff import native
-from jaxdiff.platform import Padding, convolve, convolve_gradient, norms_natively
+from jaxdiff.nn import native
+from jaxdiff.nn.convolve import Padding, convolve, convolve_gradient, norms_natively
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -114,7 +114,7 @@ class Conv(nnx.Module):
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _native_norm(x, scale, bias, groups: int, eps: float, silu: bool):
-    """Group normalisation of [n, m, C] by `jaxdiff.native`."""
+    """Group normalisation of [n, m, C] by `jaxdiff.nn.native`."""
     return native.group_norm(x, scale, bias, groups, eps, silu)[0]
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
-from jaxdiff.platform import jit
 from jaxdiff.units import to_model
+from jaxdiff.util.platform import jit
 
 
 def noise_loss(unet, alphas_cumprod, x0, t, eps) -> jax.Array:

@@ -1,0 +1,1 @@
+"""Checkpoints: one file a source format, and where their files are."""

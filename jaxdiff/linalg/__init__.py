@@ -1,0 +1,1 @@
+"""Linear algebra of images: conjugate gradients, a matrix a frequency, Gaussian fields."""
