@@ -70,6 +70,7 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
 
     cache_compiled_programs()
     unet, schedule = jd.load(folder)
+    assert isinstance(schedule, jd.schedules.DDPMSchedule)
     denoiser, x = jd.Denoiser(unet, schedule, remat=workload.remat), images(workload)
     if workload.method == "forward":
         forward: Any = jit(jd.UNet2D.__call__)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxdiff import data
-from jaxdiff.operators.base import Linear
+from jaxdiff.operators.base import Operator
 from jaxdiff.operators.blur import Blur
 from jaxdiff.operators.crop import Crop
 from jaxdiff.operators.downsample import Downsample
@@ -19,7 +19,7 @@ RECIPES = (
 )
 
 
-def operator(recipe: str, size: tuple[int, int]) -> Linear:
+def operator(recipe: str, size: tuple[int, int]) -> Operator:
     """The operator of a recipe, for images of `size` (height, width).
 
     Args:

@@ -306,7 +306,7 @@ class Resnet(nnx.Module):
         shortcut: bool | None = None,
         rngs,
     ):
-        self.act = activation(config.act_fn)
+        self.act_fn = config.act_fn  # a name: functions need not survive pickling
         self.scale_shift = config.resnet_time_scale_shift == "scale_shift"
         self.resize = resize
         self.rescale = rescale
@@ -326,16 +326,17 @@ class Resnet(nnx.Module):
         )
 
     def __call__(self, x, temb, rngs=None):
-        h = self.norm1(x, self.act)
+        act = activation(self.act_fn)
+        h = self.norm1(x, act)
         if self.resize is not None:
             x, h = self.resize(x), self.resize(h)
         h = self.conv1(h)
-        temb = self.time_emb_proj(self.act(temb))[:, None, None]
+        temb = self.time_emb_proj(act(temb))[:, None, None]
         if self.scale_shift:
             scale, shift = jnp.split(temb, 2, -1)
-            h = self.act(self.norm2(h) * (1 + scale) + shift)
+            h = act(self.norm2(h) * (1 + scale) + shift)
         else:
-            h = self.norm2(h + temb, self.act)
+            h = self.norm2(h + temb, act)
         if self.dropout is not None:
             h = self.dropout(h, rngs=rngs)
         h = self.conv2(h)
