@@ -131,8 +131,8 @@ def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) ->
         raise ValueError(
             f"sigma: {largest:g} is larger than any noise of images in [0, 1]: divide by 255?"
         )
-    if largest > 0.5:
-        warnings.warn(f"sigma: {largest:g} is half of white or more: in [0, 1]?", stacklevel=5)
+    if largest > 1:
+        warnings.warn(f"sigma: {largest:g} is more than white: is it in [0, 1]?", stacklevel=5)
     one = first(operator)
     probe = np.random.default_rng(0).random(shape, np.float32)
     images = (np.ones(shape, np.float32), np.zeros(shape, np.float32), probe)

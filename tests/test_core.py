@@ -287,7 +287,7 @@ def test_a_class_that_is_no_pytree_is_told_so():
         (lambda x: 255 * x, 0.1, "divide by 255"),
         (lambda x: x, 10.0, "sigma: 10 is larger"),
         (lambda x: 2 * x - 1, 0.01, "negative"),
-        (lambda x: x, 0.7, "half of white"),
+        (lambda x: x, 1.5, "more than white"),
     ],
 )
 def test_other_units_are_noticed(y, sigma, message):

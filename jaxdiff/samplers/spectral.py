@@ -88,9 +88,10 @@ class SpectralPosterior(Restorer):
         self.covariance.check(self.denoiser)
 
     def step(self, x, c: Steps, draws: Draws):
-        p, times_covariance = self.denoiser.predict(x, c.now), None
         if self.jacobian:
             p, times_covariance = with_covariance(self.denoiser, x, c)
+        else:
+            p, times_covariance = self.denoiser.predict(x, c.now), None
         covariance = self.covariance.at(x, c.now, p.x0_hat)
         # σ = 0 counts as what rounding makes of it.
         sigma = jnp.asarray(self.observation.sigma, x.dtype)

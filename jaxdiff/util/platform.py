@@ -8,6 +8,8 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
+from jaxdiff.util.pytree import concrete
+
 
 @functools.cache
 def compiler_options() -> dict[str, str]:
@@ -96,6 +98,8 @@ def jit(function: Callable, static: Sequence[str] = (), donate: Sequence[str] = 
         # Inside a caller's jit, whose options hold and where ours would be an error.
         if isinstance(jnp.zeros(()), jax.core.Tracer):
             return function(*args, **kwargs)
-        return compiled(tuple(compiler_options().items()))(*args, **kwargs)
+        # Under a caller's grad or vmap: JAX takes options for the outermost program alone.
+        options = compiler_options() if concrete((args, kwargs)) else {}
+        return compiled(tuple(options.items()))(*args, **kwargs)
 
     return call
