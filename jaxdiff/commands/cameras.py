@@ -1,11 +1,13 @@
 """Operators by the recipes that the command line takes."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from jaxdiff import data
+from jaxdiff.data.inputs import printable
 from jaxdiff.operators.base import Linear
 from jaxdiff.operators.blur import Blur
 from jaxdiff.operators.crop import Crop
@@ -13,6 +15,7 @@ from jaxdiff.operators.downsample import Downsample
 from jaxdiff.operators.grey import Grey
 from jaxdiff.operators.mask import Mask
 
+NAMES = ("blur", "mask", "downsample", "crop", "grey")
 RECIPES = (
     "blur:KERNEL, mask:FILE, mask:KEPT,SEED, downsample:FACTOR, downsample:FACTOR,bicubic, "
     "crop:MARGIN, grey, or A@B for A after B"
@@ -35,9 +38,10 @@ def operator(recipe: str, size: tuple[int, int]) -> Linear:
         >>> operator("crop:8@blur:gaussian:9,2", (64, 64))(np.ones((64, 64, 3))).shape
         (48, 48, 3)
     """
-    outer, at, inner = recipe.partition("@")
-    if at:
-        return operator(outer, size) @ operator(inner, size)
+    # Behind the @ stands a recipe; any other is part of a path.
+    parts = re.split(rf"@(?=(?:{'|'.join(NAMES)})(?:[:@]|$))", recipe, maxsplit=1)
+    if len(parts) == 2:
+        return operator(parts[0], size) @ operator(parts[1], size)
     name, _, rest = recipe.partition(":")
     first, _, second = rest.partition(",")
     try:
@@ -59,8 +63,9 @@ def operator(recipe: str, size: tuple[int, int]) -> Linear:
     except FileNotFoundError:
         raise
     except ValueError as e:
-        detail = f"expected {RECIPES}" if "invalid literal" in str(e) else e
-        raise ValueError(f"operator {recipe!r}: {detail}") from e
+        malformed = str(e).startswith(("invalid literal", "could not convert"))
+        detail = f"expected {RECIPES}" if malformed else e
+        raise ValueError(f"operator {printable(recipe)!r}: {detail}") from e
 
 
 def _random_mask(kept: float, seed: int, size) -> np.ndarray:
@@ -70,7 +75,20 @@ def _random_mask(kept: float, seed: int, size) -> np.ndarray:
 
 
 def _read_mask(path: str, size) -> np.ndarray:
-    mask = data.read_image(path, channels=None).mean(-1) > 0.5
-    if mask.shape != tuple(size):
-        raise ValueError(f"is {mask.shape[0]}×{mask.shape[1]}, the images {size[0]}×{size[1]}")
-    return mask
+    """Whether each pixel is nearer to white than to black, or 1 where a file has but 0 and 1."""
+    values = data.read_image(path, channels=None).mean(-1)
+    if values.shape != tuple(size):
+        raise ValueError(
+            f"{printable(path)}: is {values.shape[0]}×{values.shape[1]}, the images "
+            f"{size[0]}×{size[1]}"
+        )
+    if 0 < values.max() < 1.5 / 255:
+        return values > 0
+    grey = np.mean((values > 0.2) & (values < 0.8))
+    if grey > 0.25:
+        warnings.warn(
+            f"{printable(path)}: {grey:.0%} of its pixels are neither black nor white: those "
+            "nearer to white count as known",
+            stacklevel=2,
+        )
+    return values > 0.5
