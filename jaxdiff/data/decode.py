@@ -3,10 +3,10 @@
 import io
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from jaxdiff.data import inputs
 from jaxdiff.data.inputs import Refused, reading
@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = (
 _WITH_ALPHA = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 
 
-def decode(file: str | Path | io.BytesIO, name: object) -> Image.Image:
+def decode(file: str | Path | IO[bytes], name: object) -> Image.Image:
     """An image file as Pillow's "L" or "RGB", or as "F" in [0, 1] where it has more than 8 bits.
 
     It is turned as its EXIF orientation says, and of several frames it is the first. Palettes,
@@ -31,7 +31,13 @@ def decode(file: str | Path | io.BytesIO, name: object) -> Image.Image:
         FileNotFoundError; ValueError: naming `name`, for a file that is damaged, larger than
         `inputs.MAX_PIXELS`, transparent in places, or whose numbers have no agreed white.
     """
-    with reading(name, "an image"), Image.open(file, formats=_formats()) as image:
+    with reading(name, "an image"):
+        # Into memory first: from a file, Pillow reads as much as a damaged length says.
+        content = Path(file).read_bytes() if isinstance(file, str | Path) else file.read()
+        try:
+            image = Image.open(io.BytesIO(content), formats=_formats())
+        except UnidentifiedImageError:
+            raise ValueError(f"no {', '.join(_formats()[:-1])} or {_formats()[-1]}") from None
         _check_size(image)
         image.load()
         if _turned(image):

@@ -108,7 +108,7 @@ def prepare(
     written = folder / "images.json"
     if not written.exists():
         splits = training_images(source)
-        found = identity(source)
+        known = identity(source)
         folder.mkdir(parents=True, exist_ok=True)
         skipped: list[str] = []
         shapes: dict[str, list[tuple[int, ...]]] = {}
@@ -123,14 +123,15 @@ def prepare(
                     file.write(pixels.tobytes())
                     shapes[split].append(pixels.shape)
         if not all(shapes.values()):
+            found = " and ".join(f"{len(shapes[split])} for {split}" for split in SPLITS)
             raise ValueError(
-                f"{printable(source)}: {sum(map(len, shapes.values()))} usable images of at least "
-                f"{size}×{size} pixels, which must be two or more"
+                f"{printable(source)}: usable images of at least {size}×{size} pixels are {found}, "
+                "expected one or more of each"
                 + (f"; {len(skipped)} skipped: {skipped[0]}, ..." if skipped else "")
             )
         content = {"source": str(source), "shape": [size, size, channels], "skipped": skipped}
         content |= {"crop": shapes["train"]} if crop else {}
-        content |= {"identity": found}
+        content |= {"identity": known}
         # Last, and under another name first: a folder that has it is whole.
         temporary = written.with_suffix(".tmp")
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -122,7 +122,11 @@ def training_images(source: Path) -> dict[str, list[tuple[str, Source]]]:
     if tables := find(source, ".parquet"):
         named = {s: [t for t in tables if t.name.startswith(names)] for s, names in SPLITS.items()}
         named["train"] = named["train"] or tables
-        return _held_out({s: [i for t in found for i in _rows(t)] for s, found in named.items()})
+        # A part of a file at a time: all of it can be larger than memory.
+        read = lru_cache(maxsize=2)(_row_group)
+        return _held_out(
+            {s: [i for t in found for i in _rows(t, read)] for s, found in named.items()}
+        )
     images = [
         (str(path.relative_to(source)), partial(open, path, "rb")) for path in find_images(source)
     ]
@@ -132,7 +136,7 @@ def training_images(source: Path) -> dict[str, list[tuple[str, Source]]]:
     return {s: [i for i in images if i[0].startswith(names)] for s, names in SPLITS.items()}
 
 
-def _rows(table: Path) -> list[tuple[str, Source]]:
+def _rows(table: Path, read: Callable) -> list[tuple[str, Source]]:
     """The images of a .parquet file of Hugging Face: a column of bytes, or of {bytes, path}."""
     try:
         import pyarrow
@@ -155,21 +159,19 @@ def _rows(table: Path) -> list[tuple[str, Source]]:
         groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
     places = [(g, i) for g, n in enumerate(groups) for i in range(n)]
     return [
-        (f"{printable(table.name)}, row {row}", partial(_cell, table, columns[0], group, i))
+        (f"{printable(table.name)}, row {row}", partial(_cell, read, table, columns[0], group, i))
         for row, (group, i) in enumerate(places)
     ]
 
 
-def _cell(table: Path, column: str, group: int, row: int) -> io.BytesIO:
-    value = _row_group(table, column, group)[row].as_py()
+def _cell(read: Callable, table: Path, column: str, group: int, row: int) -> io.BytesIO:
+    value = read(table, column, group)[row].as_py()
     if value is None:
         raise ValueError("has no bytes")
     return io.BytesIO(value)
 
 
-@lru_cache(maxsize=2)
 def _row_group(table: Path, column: str, group: int) -> Any:
-    """A part of a file at a time: all of it can be larger than memory."""
     import pyarrow.parquet as parquet
 
     with reading(table, "a .parquet file"), parquet.ParquetFile(table) as file:
