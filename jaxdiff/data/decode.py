@@ -88,13 +88,12 @@ def _plain(image) -> Image.Image:
         profile: Any = ImageCms.createProfile("LAB")
         if mode == "CMYK":
             profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
-        return ImageCms.profileToProfile(
-            image,
-            profile,
-            ImageCms.createProfile("sRGB"),
-            outputMode="RGB",
-            flags=0x100,  # lcms's NOOPTIMIZE: its tables err by a seventh in dark colours
+        # Not optimized into tables, which err by a seventh in dark colours.
+        flags = ImageCms.Flags.NOOPTIMIZE
+        converted: Any = ImageCms.profileToProfile(
+            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB", flags=flags
         )
+        return converted
     return _deep(image)
 
 

@@ -20,7 +20,7 @@ def _ceiling(name: str, default: int) -> int:
     return int(text)
 
 
-MAX_PIXELS = _ceiling("MAX_PIXELS", 50_000_000)
+MAX_PIXELS = _ceiling("MAX_PIXELS", 40_000_000)
 MAX_KERNEL_BYTES = _ceiling("MAX_KERNEL_BYTES", 2**26)
 MAX_PACKED_BYTES = _ceiling("MAX_PACKED_BYTES", 2**28)
 

@@ -117,9 +117,10 @@ def _cell(content: memoryview, order: str, within: int) -> np.ndarray | None:
 def _read_hdf5(path: Path) -> dict[str, Variable]:
     variables: dict[str, Variable] = {}
     unpacked = 0
+    file: Any
     with h5py.File(path, "r") as file:
         # Of a file that has kernels, all else may be as large as it likes.
-        for name in ("kernels",) if "kernels" in file else file:
+        for name in ["kernels"] if "kernels" in file else [str(name) for name in file]:
             if name.startswith("#"):  # where MATLAB keeps what cells refer to
                 continue
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -131,9 +132,9 @@ def _read_hdf5(path: Path) -> dict[str, Variable]:
     return variables
 
 
-def _hdf5_variable(file, item: Any) -> Variable:
+def _hdf5_variable(file: Any, item: Any) -> Variable:
     if isinstance(item, h5py.Dataset) and h5py.check_ref_dtype(item.dtype) is h5py.Reference:
-        if item.size > _MAX_CELLS:
+        if (item.size or 0) > _MAX_CELLS:
             raise Refused(f"{item.name}: {item.size} cells")
         _check_dataset(item)
         cells = [file[ref] if ref else None for ref in item[()].ravel()]

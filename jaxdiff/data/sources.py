@@ -91,7 +91,7 @@ def packed_files(source: Path, split: str) -> list[memoryview]:
         raise ValueError(
             f"{printable(source)}: {split}_offsets are no ascending places in {split}_bytes"
         )
-    view = memoryview(packed)
+    view = packed.data
     return [view[a:b] for a, b in itertools.pairwise(ends.tolist())]
 
 
