@@ -102,7 +102,8 @@ def course_dataset(
         >>> sorted({m.sigma for m in map(course_dataset(seed=3).__getitem__, range(8))})[-1] <= 20 / 255
         True
     """
-    generated = [motion_kernel(width, seed=i) for i, width in enumerate((9, 11, 13, 15, 17))]
+    widths = (min(width, size) for width in (9, 11, 13, 15, 17))
+    generated = [motion_kernel(width, seed=i) for i, width in enumerate(widths)]
     if root is None:
         images = {name: fit(image, (size, size), how) for name, image in faces().items()}
         if channels == 1:

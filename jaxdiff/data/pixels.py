@@ -131,7 +131,8 @@ def prepare(
             )
         content = {"source": str(source), "shape": [size, size, channels], "skipped": skipped}
         content |= {"crop": shapes["train"]} if crop else {}
-        content |= {"identity": known}
+        sizes = {split: (folder / f"{split}.uint8").stat().st_size for split in SPLITS}
+        content |= {"bytes": sizes, "identity": known}
         # Last, and under another name first: a folder that has it is whole.
         temporary = written.with_suffix(".tmp")
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -149,8 +150,10 @@ def prepare(
 
 def _check(folder: Path, content: dict[str, Any], source: Path, shape: list[int], crop: bool):
     """Raise unless `folder` holds these images: the same files, wherever they lie now."""
-    if not {"source", "shape", "skipped"} <= content.keys():
-        raise ValueError(f"{folder}/images.json: damaged, name another folder")
+    sizes = {split: (folder / f"{split}.uint8").stat().st_size for split in SPLITS}
+    whole = {"source", "shape", "skipped"} <= content.keys()
+    if not whole or content.get("bytes", sizes) != sizes:
+        raise ValueError(f"{folder}: damaged, remove it")
     cropped = "crop" in content
     if (content["shape"], cropped) != (shape, crop):
         raise ValueError(

@@ -115,8 +115,22 @@ def test_pixels_of_an_earlier_version(tmp_path):
     with pytest.raises(ValueError, match="other images"):
         prepare(folder_of(tmp_path / "others", 1, 2, 3), tmp_path / "out", 16)
     written.write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="out: damaged"):
         prepare(source, tmp_path / "out", 16)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_pixels_cut_short(split, tmp_path):
+    source = folder_of(tmp_path / "photos", 1, 2, 3)
+    prepare(source, tmp_path / "out", 16)
+    os.truncate(tmp_path / "out" / f"{split}.uint8", 16 * 16 * 3 - 1)
+    with pytest.raises(ValueError, match="out: damaged"):
+        prepare(source, tmp_path / "out", 16)
+
+
+def test_a_small_prior_has_generated_kernels(tmp_path):
+    dataset = data.course_dataset(folder_of(tmp_path / "photos", *range(6)), size=12)
+    assert all(dataset[i].y.shape == (12, 12, 3) for i in range(6))
 
 
 @pytest.mark.parametrize(

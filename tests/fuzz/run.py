@@ -72,6 +72,8 @@ def fuzz(
 ) -> list[str]:
     """Read `inputs` damaged files, and the valid ones; returns a line for each finding.
 
+    Every kind of file has its turn, and within it every seed.
+
     Args:
         seed: of the changes; input i is a function of it and i.
         only: seeds whose name begins with it.
@@ -89,8 +91,13 @@ def fuzz(
         # One of each reader, so that the limit counts what libraries load at their first use.
         warm = {s.reader: (s.reader, p) for s, p in zip(known, paths) if "evil" not in s.name}
         child = Child(list(warm.values()))
+        kinds: dict[str, list[int]] = {}
+        for place, case in enumerate(known):
+            kinds.setdefault(case.name.split("-")[0], []).append(place)
+        turns = list(kinds.values())
         for i in range(-len(known), inputs):
-            chosen = i % len(known)
+            turn = turns[i % len(turns)]
+            chosen = i if i < 0 else turn[i // len(turns) % len(turn)]
             case, path = known[chosen], paths[chosen]
             content = case.files[case.target]
             if i >= 0:
