@@ -15,7 +15,7 @@ from jaxdiff.data.inputs import Refused, reading
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
-    *(".gif", ".ppm", ".pgm", ".pnm", ".avif"),
+    *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
 )
 _WITH_ALPHA = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 
@@ -25,7 +25,8 @@ def decode(file: str | Path | IO[bytes], name: object) -> Image.Image:
 
     It is turned as its EXIF orientation says, and of several frames it is the first. Palettes,
     1-bit, CMYK, YCbCr and Lab become RGB or grey; an alpha channel that is opaque everywhere is
-    left out.
+    left out. Of RGB with 16 bits a channel Pillow keeps the upper 8; its colour profile is not
+    applied.
 
     Raises:
         FileNotFoundError; ValueError: naming `name`, for a file that is damaged, larger than

@@ -48,7 +48,7 @@ def reading(name: object, what: str) -> Iterator[None]:
     except Exception as e:
         if isinstance(e, OSError) and e.filename:
             raise
-        text = " ".join(printable(e).split())[:300] or type(e).__name__
+        text = printable(" ".join(str(e).split()))[:300] or type(e).__name__
         raise ValueError(f"{printable(name)}: not readable as {what} ({text})") from e
 
 
@@ -61,10 +61,11 @@ def check_bytes(size: int, ceiling: str) -> None:
 
 
 def printable(name: object) -> str:
-    r"""Text that any UTF-8 terminal and file takes: bytes of a name that are none become \xNN.
+    r"""Text of one line that any UTF-8 terminal and file takes; bytes that are none become \xNN.
 
     Example:
-        >>> printable(os.fsdecode(b"caf\xe9.png"))
-        'caf\\xe9.png'
+        >>> printable(os.fsdecode(b"caf\xe9\n.png"))
+        'caf\\xe9\\n.png'
     """
-    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+    return "".join(escaped).replace("\\udc", "\\x")

@@ -19,11 +19,11 @@ from jaxdiff.data.inputs import Refused, printable, reading
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "test")}
 Source = Callable[[], Any]  # opens one image's file, or its bytes
 # Pictures that are not read, which a person would miss.
-_OTHER_PICTURES = {
-    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".svg", ".tga", ".exr"),
-    *(".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".ico", ".pbm"),
-    *(".pfm", ".pcx", ".eps", ".jpe", ".dib", ".apng", ".qoi", ".dds", ".xcf", ".icns", ".pnm"),
-} - set(IMAGE_SUFFIXES)
+_OTHER_PICTURES = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpe", ".psd", ".svg", ".tga"),
+    *(".hdr", ".exr", ".pfm", ".pcx", ".eps", ".ico", ".dib", ".apng", ".qoi", ".dds", ".xcf"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
+)
 
 
 def list_images(folder: str | Path) -> list[Path]:
