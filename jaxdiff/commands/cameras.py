@@ -16,6 +16,7 @@ from jaxdiff.operators.grey import Grey
 from jaxdiff.operators.mask import Mask
 
 NAMES = ("blur", "mask", "downsample", "crop", "grey")
+MOST = 9
 RECIPES = (
     "blur:KERNEL, mask:FILE, mask:KEPT,SEED, downsample:FACTOR, downsample:FACTOR,bicubic, "
     "crop:MARGIN, grey, or A@B for A after B"
@@ -39,19 +40,26 @@ def operator(recipe: str, size: tuple[int, int]) -> Linear:
         (48, 48, 3)
     """
     # Behind the @ stands a recipe; any other is part of a path.
-    parts = re.split(rf"@(?=(?:{'|'.join(NAMES)})(?:[:@]|$))", recipe, maxsplit=1)
-    if len(parts) == 2:
-        return operator(parts[0], size) @ operator(parts[1], size)
+    parts = re.split(rf"@(?=(?:{'|'.join(NAMES)})(?:[:@]|$))", recipe)
+    if len(parts) > MOST:
+        raise ValueError(f"operator: {len(parts)} recipes with @ between, expected up to {MOST}")
+    *later, camera = [_one(part, size) for part in parts]
+    for outer in reversed(later):
+        camera = outer @ camera
+    return camera
+
+
+def _one(recipe: str, size: tuple[int, int]) -> Linear:
     name, _, rest = recipe.partition(":")
     first, _, second = rest.partition(",")
     try:
         match name:
-            case "blur":
+            case "blur" if rest:
                 return Blur(data.load_kernel(rest), size)
-            case "mask" if Path(rest).is_file() or not re.fullmatch(r"[\d.]+(,\d+)?", rest):
-                return Mask(_read_mask(rest, size))
-            case "mask":
+            case "mask" if re.fullmatch(r"[\d.]+(,\d+)?", rest) and not Path(rest).is_file():
                 return Mask(_random_mask(float(first), int(second or 0), size))
+            case "mask" if rest:
+                return Mask(_read_mask(rest, size))
             case "downsample":
                 return Downsample(int(first), second or "box")
             case "crop":

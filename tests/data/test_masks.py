@@ -67,3 +67,13 @@ def test_recipes_with_signs_in_their_paths(name, tmp_path):
     assert operator(f"grey@blur:{kernel}", (8, 8))(np.ones((8, 8, 3))).shape == (8, 8, 1)
     with pytest.raises(ValueError, match="operator 'crop:two'"):
         operator(f"crop:two@mask:{path}@blurr:x", RIGHT.shape)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["", "blur:", "mask", "mask:0.3.3", "mask:1.5", "crop:8.5", "grey:1", "@grey", "grey@" * 999],
+)
+def test_recipes_that_are_none(recipe):
+    with pytest.raises(ValueError, match=r"^operator.*: .*expected") as error:
+        operator(recipe, (64, 64))
+    assert len(str(error.value)) < 300
