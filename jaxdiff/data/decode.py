@@ -17,6 +17,7 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
     *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
 )
+_SCANS = 40  # of the largest image
 _WITH_ALPHA = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 
 
@@ -40,6 +41,8 @@ def decode(file: str | Path | IO[bytes], name: object) -> Image.Image:
         except UnidentifiedImageError:
             raise ValueError(f"no {', '.join(_formats()[:-1])} or {_formats()[-1]}") from None
         _check_size(image)
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(image, content)
         image.load()
         if _turned(image):
             ImageOps.exif_transpose(image, in_place=True)
@@ -64,6 +67,13 @@ def _check_size(image) -> None:
         boxes = [tile[1] for tile in image.tile]
         if sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) < width * height:
             raise Refused("cut short: parts of it are missing")
+
+
+def _check_scans(image, content: bytes) -> None:
+    """Of a progressive JPEG each scan, which may be a few bytes, passes over all pixels again."""
+    scans = content.count(b"\xff\xda")
+    if scans * image.width * image.height > _SCANS * inputs.MAX_PIXELS:
+        raise Refused(f"{scans} scans of {image.width}×{image.height} pixels: save it again")
 
 
 def _turned(image) -> bool:

@@ -22,7 +22,7 @@ def _ceiling(name: str, default: int) -> int:
 
 MAX_PIXELS = _ceiling("MAX_PIXELS", 40_000_000)
 MAX_KERNEL_BYTES = _ceiling("MAX_KERNEL_BYTES", 2**26)
-MAX_PACKED_BYTES = _ceiling("MAX_PACKED_BYTES", 2**28)
+MAX_PACKED_BYTES = _ceiling("MAX_PACKED_BYTES", 2**26)
 
 
 class Refused(ValueError):

@@ -18,6 +18,7 @@ from jaxdiff.data.inputs import Refused, printable, reading
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "test")}
 Source = Callable[[], Any]  # opens one image's file, or its bytes
+_LEAST = 32  # bytes of an image, on average; without it, places that cost nothing take memory
 # Pictures that are not read, which a person would miss.
 _OTHER_PICTURES = (
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpe", ".psd", ".svg", ".tga"),
@@ -91,6 +92,11 @@ def packed_files(source: Path, split: str) -> list[memoryview]:
         raise ValueError(
             f"{printable(source)}: {split}_offsets are no ascending places in {split}_bytes"
         )
+    if _LEAST * (len(ends) - 1) > len(packed):
+        raise ValueError(
+            f"{printable(source)}: {split}_offsets has {len(ends) - 1} images in "
+            f"{len(packed)} bytes"
+        )
     view = packed.data
     return [view[a:b] for a, b in itertools.pairwise(ends.tolist())]
 
@@ -147,6 +153,7 @@ def _rows(table: Path, read: Callable) -> list[tuple[str, Source]]:
         ) from None
 
     def binary(kind) -> bool:
+        kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
         return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
 
     with reading(table, "a .parquet file"), parquet.ParquetFile(table) as file:
@@ -156,7 +163,10 @@ def _rows(table: Path, read: Callable) -> list[tuple[str, Source]]:
                 columns.append(f"{field.name}.bytes")
         if not columns:
             raise Refused(f"has no column of images, but {', '.join(file.schema_arrow.names)}")
+        rows, size = file.metadata.num_rows, table.stat().st_size
         groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+        if max(rows, sum(groups)) > size or min(groups, default=0) < 0:
+            raise Refused(f"{rows} rows in {size} bytes")
     places = [(g, i) for g, n in enumerate(groups) for i in range(n)]
     return [
         (f"{printable(table.name)}, row {row}", partial(_cell, read, table, columns[0], group, i))
@@ -174,7 +184,11 @@ def _cell(read: Callable, table: Path, column: str, group: int, row: int) -> io.
 def _row_group(table: Path, column: str, group: int) -> Any:
     import pyarrow.parquet as parquet
 
-    with reading(table, "a .parquet file"), parquet.ParquetFile(table) as file:
+    # As a dictionary: one picture that all rows share is in memory once.
+    with (
+        reading(table, "a .parquet file"),
+        parquet.ParquetFile(table, read_dictionary=[column]) as file,
+    ):
         return file.read_row_group(group, columns=[column]).flatten().column(0)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from jaxdiff import data
 from jaxdiff.data import inputs
 from jaxdiff.data.pixels import prepare
+from jaxdiff.data.sources import training_images
 
 
 def picture(value):
@@ -187,6 +188,40 @@ def test_an_npz_whose_header_claims_more(tmp_path):
         archive.writestr("train_offsets.npy", header.getvalue())
     with pytest.raises(ValueError, match=r"a\.npz: not readable as an \.npz file"):
         data.load_images(tmp_path / "a.npz", (8, 8))
+
+
+def test_images_that_cost_nothing(tmp_path):
+    """A million places in a few bytes, and a million rows without a picture."""
+    places = np.zeros(10**6, np.int64)
+    path = packed(tmp_path / "a.npz", 1, save=np.savez_compressed, train_offsets=places)
+    with pytest.raises(ValueError, match=r"a\.npz: train_offsets has 999999 images in \d+ bytes"):
+        data.load_images(path, (8, 8))
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    import pyarrow.parquet as parquet
+
+    (tmp_path / "in").mkdir()
+    made = pyarrow.table({"image": pyarrow.nulls(10**6, pyarrow.binary())})
+    parquet.write_table(made, tmp_path / "in" / "train.parquet")
+    with pytest.raises(ValueError, match=r"train\.parquet: 1000000 rows in \d+ bytes"):
+        prepare(tmp_path / "in", tmp_path / "out", 16)
+
+
+def test_rows_that_share_a_picture(tmp_path):
+    """They are read without a copy for each: 2,000 of half a megabyte."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    import pyarrow.parquet as parquet
+
+    file = io.BytesIO()
+    Image.fromarray(np.full((400, 400, 3), 7, np.uint8)).save(file, "BMP")
+    shared = pyarrow.DictionaryArray.from_arrays([0] * 2000, [file.getvalue()])
+    path = tmp_path / "train.parquet"
+    parquet.write_table(pyarrow.table({"image": shared}), path, dictionary_pagesize_limit=2**20)
+    assert path.stat().st_size < 10**6
+    images = training_images(tmp_path)
+    before = pyarrow.total_allocated_bytes()
+    (_, source) = images["train"][7]
+    assert source().getvalue() == file.getvalue()
+    assert pyarrow.total_allocated_bytes() - before < 10**7
 
 
 def test_parquet_by_parts(tmp_path):
