@@ -107,7 +107,11 @@ def _check_fields(config: ScheduleConfig) -> None:
         kind = Integral if name in ("num_train_timesteps", "steps_offset") else Real
         if not (is_number(value, kind) and low < value <= high):
             what = "an integer" if kind is Integral else "a number"
-            fail(name, f"{what} in ({low}, {high}]", value)
+            fail(
+                name,
+                f"{what} ≥ {low + 1}" if high == math.inf else f"{what} in ({low}, {high}]",
+                value,
+            )
     betas = config.trained_betas
     if betas is not None and not (
         isinstance(betas, list | tuple | np.ndarray)

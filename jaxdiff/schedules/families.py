@@ -55,8 +55,8 @@ def check_family(config: Mapping[str, Any]) -> dict[str, Any]:
     name = config.get("_class_name", "DDPMScheduler")
     if name not in DDPM_FAMILY:
         raise ValueError(
-            f"_class_name: the noise of {str(name)[:80]} is not that of a DDPM: expected one of "
-            f"{', '.join(DDPM_FAMILY)}"
+            f"_class_name: the noise of {str(name)[:80]} is not that of a DDPM: expected "
+            "DDPMScheduler or a sampler for its networks (DDIM, PNDM, DPMSolver, Euler, UniPC, ...)"
         )
     if config.get("use_flow_sigmas"):
         raise ValueError("use_flow_sigmas: the noise of flow matching is not that of a DDPM")
