@@ -21,7 +21,7 @@ from flax import nnx
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 import jaxdiff as jd
-from jaxdiff.checkpoints.torch_file import read_torch
+from jaxdiff.checkpoints.torch_zip import read_torch_zip
 from tests.conftest import hurried_flags
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import torch_unet
@@ -234,7 +234,7 @@ def test_reader_agrees_with_torch(archive, tmp_path):
         **{str(d): torch.arange(5).to(d) for d in (torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)},
     )  # fmt: skip
     torch.save(state, tmp_path / "a.bin", _use_new_zipfile_serialization=archive)
-    ours = read_torch(tmp_path / "a.bin")
+    ours = read_torch_zip(tmp_path / "a.bin")
     assert ours.keys() == state.keys()
     for name, tensor in state.items():
         np.testing.assert_array_equal(ours[name].read(), tensor.detach().numpy())
@@ -253,10 +253,10 @@ def test_reader_checks_bounds(tmp_path):
                     data = data.replace(b"K\x04\x85", b"K\x7f\x85")
                 target.writestr(name, data)
     with pytest.raises(ValueError, match="past its storage"):
-        read_torch(tmp_path / "b.bin")
+        read_torch_zip(tmp_path / "b.bin")
     (tmp_path / "c.bin").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(ValueError, match=r"no file of torch\.save"):
-        read_torch(tmp_path / "c.bin")
+        read_torch_zip(tmp_path / "c.bin")
 
 
 def test_no_checkpoint(tmp_path):

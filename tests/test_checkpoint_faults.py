@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 import jaxdiff as jd
 from jaxdiff.checkpoints import sources
 from jaxdiff.checkpoints.diffusers import convert
-from jaxdiff.checkpoints.names import listed
+from jaxdiff.checkpoints.names import listed, modern
+from jaxdiff.checkpoints.tensors import Tensor
 from jaxdiff.schedules.families import DDPM_FAMILY, check_family
 from jaxdiff.util import limits
 
@@ -302,6 +303,17 @@ def test_a_tensor_by_both_its_names(folder):
     old, new = (f"mid_block.attentions.0.{name}.bias" for name in ("query", "to_q"))
     rewrite(folder, lambda tensors: tensors | {old: np.zeros(2, "f"), new: np.zeros(2, "f")})
     refused(folder, r"to_q\.bias: there twice")
+
+
+def test_frequencies_under_two_names():
+    tensors = {
+        name: Tensor((2,), lambda: np.ones(2, "f")) for name in ("time_proj.W", "time_proj.weight")
+    }
+    assert (
+        modern(tensors).keys()
+        == {"time_proj.weight"}
+        == modern(dict([*tensors.items()][:1])).keys()
+    )
 
 
 def shards(folder: Path, split, weight_map=None):

@@ -29,7 +29,6 @@ from jaxdiff.checkpoints.weights import STEM, open_weights
 from jaxdiff.nn.config import UNet2DConfig
 from jaxdiff.nn.unet import UNet2D, abstract_unet
 from jaxdiff.schedules.ddpm import Schedule, check_prediction
-from jaxdiff.schedules.families import check_family
 from jaxdiff.util.files import read_json
 from jaxdiff.util.together import write_together
 
@@ -73,12 +72,17 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
 
 
 def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNet2D:
-    """A UNet2D holding `tensors` (torch's names and layout), which are read a few at a time.
+    """A UNet2D holding `tensors`; raises as `network_from_tensors` does."""
+    return network_from_tensors(abstract_unet(config), tensors, dtype)
+
+
+def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
+    """An abstract network, filled with `tensors` (torch's names and layout), read a few at a time.
 
     Raises:
-        ValueError: for tensors that do not fit the config, and numbers that are not finite.
+        ValueError: for tensors that do not fit the network, and numbers that are not finite.
     """
-    graph, state = nnx.split(abstract_unet(config))
+    graph, state = nnx.split(network)
     params = nnx.to_flat_state(state)
     tensors = modern(tensors)
     check_fit(tensors, {torch_name(path): torch_shape(path, p.shape) for path, p in params})
@@ -230,8 +234,8 @@ def _load(source: str | Path, files: _Files, dtype) -> tuple[UNet2D, Schedule]:
 
 
 def _schedule(config: dict[str, Any]) -> Schedule:
-    schedule = Schedule.from_config(check_family(config))
-    check_prediction(schedule.config)
+    schedule = Schedule.from_config(config)
+    check_prediction(schedule)
     return schedule
 
 

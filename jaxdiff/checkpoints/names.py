@@ -44,6 +44,9 @@ def modern(tensors: Tensors) -> Tensors:
     for prefix in (*_WRAPPERS, *_WRAPPERS):
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if "time_proj.W" in tensors:  # the first releases kept these frequencies under two names
+        tensors = {"time_proj.weight": tensors["time_proj.W"]} | tensors
+        del tensors["time_proj.W"]
     renamed: Tensors = {}
     for name, tensor in tensors.items():
         new = _OLD_ATTENTION.sub(lambda m: f"{m[1]}.{_NEW_ATTENTION[m[2]]}.", name)

@@ -10,8 +10,8 @@ class Tensor(NamedTuple):
     """What a file's header says of a tensor, and a function that reads its numbers."""
 
     shape: tuple[int, ...]
-    dtype: str
     read: Callable[[], np.ndarray]
+    dtype: str = "float32"
 
 
 Tensors = dict[str, Tensor]

@@ -132,7 +132,7 @@ def run(file: IO[bytes], storage: Callable[[np.dtype, str, int], Storage]) -> An
     raise Refused("no end")
 
 
-def tensors(path: Path, state: Any) -> Tensors:
+def check_tensors(path: Path, state: Any) -> Tensors:
     """`state`, where it maps names to tensors that have no more bytes than their file.
 
     Raises:
@@ -209,4 +209,4 @@ def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple) -> Tens
         )
         return np.lib.stride_tricks.as_strided(numbers, shape, [s * size for s in strides])
 
-    return Tensor(shape, storage.dtype.name, read)
+    return Tensor(shape, read, storage.dtype.name)

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxdiff.checkpoints.names import listed
 from jaxdiff.checkpoints.tensors import Tensor, Tensors
-from jaxdiff.checkpoints.torch_file import read_torch
+from jaxdiff.checkpoints.torch_zip import read_torch_zip
 from jaxdiff.util.files import read_json
 
 STEM = "diffusion_pytorch_model"
@@ -51,7 +51,7 @@ def open_file(path: Path) -> Tensors:
     with open(path, "rb") as file:
         if file.read(24) == b"version https://git-lfs.":
             raise ValueError(f"{path}: a pointer of Git LFS and not the file: git lfs pull")
-    return _open_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    return _open_safetensors(path) if path.suffix == ".safetensors" else read_torch_zip(path)
 
 
 def _open_shards(index: Path, find: Callable[[str], Path | None]) -> Tensors:
@@ -88,8 +88,8 @@ def _open_safetensors(path: Path) -> Tensors:
             return {
                 name: Tensor(
                     tuple(s.get_shape()),
-                    _DTYPES.get(s.get_dtype(), s.get_dtype()),
                     partial(read, name),
+                    _DTYPES.get(s.get_dtype(), s.get_dtype()),
                 )
                 for name, s in slices.items()
             }

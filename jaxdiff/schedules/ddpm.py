@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdiff.schedules.families import check_family
 from jaxdiff.util import limits
 from jaxdiff.util.pytree import pytree, static
 
@@ -125,10 +126,11 @@ def _check_fields(config: ScheduleConfig) -> None:
         fail("steps_offset", f"less than the {count} training steps", config.steps_offset)
 
 
-def check_prediction(config: ScheduleConfig) -> None:
+def check_prediction(schedule: "Schedule") -> None:
     """Raise a ValueError where x̂₀ = (x_t − √(1 − ᾱ_t)·ε̂)/√ᾱ_t divides by 0 in float32."""
-    smallest = np.prod(1 - config.betas())
-    if config.prediction_type == "epsilon" and smallest < np.finfo(np.float32).tiny:
+    smallest = schedule.alphas_cumprod.min()
+    epsilon = schedule.config.prediction_type == "epsilon"
+    if epsilon and smallest < np.finfo(np.float32).tiny:
         raise ValueError(
             "prediction_type: epsilon says nothing about x₀ where ᾱ = 0, as at the end of this "
             "schedule (rescale_betas_zero_snr, or a β of 1): expected v_prediction or sample"
@@ -237,10 +239,11 @@ class Schedule:
         """The schedule of a `scheduler_config.json`; fields of other schedulers are ignored.
 
         Raises:
-            ValueError: names the field at fault.
+            ValueError: for a scheduler of other noise (`families`); names the field at fault.
         """
         known = {f.name for f in dataclasses.fields(ScheduleConfig)}
-        return cls(ScheduleConfig(**{k: v for k, v in (config or {}).items() if k in known}))
+        fields = check_family(config or {})
+        return cls(ScheduleConfig(**{k: v for k, v in fields.items() if k in known}))
 
     def to_config(self) -> dict[str, Any]:
         """The dictionary that `scheduler_config.json` holds."""

@@ -14,7 +14,7 @@ def _most(name: str, default: int) -> int:
 
 SAMPLE_SIZE = _most("SAMPLE_SIZE", 16_384)  # pixels a side
 CHANNELS = _most("CHANNELS", 65_536)  # of a layer, or rows of an embedding
-LAYERS = _most("LAYERS", 32)  # of a block
+LAYERS = _most("LAYERS", 16)  # of a block
 BLOCKS = _most("BLOCKS", 12)  # of a network, each at half the size of the one before
 TIMESTEPS = _most("TIMESTEPS", 100_000)  # of a noise schedule
 JSON_BYTES = _most("JSON_BYTES", 1 << 24)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxdiff.checkpoints.torch_file import read_torch
+from jaxdiff.checkpoints.torch_zip import read_torch_zip
 
 REBUILD = torch._utils._rebuild_tensor_v2
 NUMBERS = np.arange(4, dtype="<f4")
@@ -63,7 +63,7 @@ def tensor(of=None, offset=0, shape=(4,), strides=(1,)):
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_a_good_one(protocol, tmp_path):
     content = {"a": tensor(), "b": tensor(offset=1, shape=(3, 2), strides=(1, 0))}
-    found = read_torch(write(tmp_path, pickled(content, protocol)))
+    found = read_torch_zip(write(tmp_path, pickled(content, protocol)))
     np.testing.assert_array_equal(found["a"].read(), NUMBERS)
     np.testing.assert_array_equal(found["b"].read(), [[1, 1], [2, 2], [3, 3]])
 
@@ -115,7 +115,7 @@ def test_refused(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path, pickled({"good": tensor(), "evil": value}))
     with pytest.raises(ValueError, match=r"a\.bin: ") as error:
-        read_torch(path)
+        read_torch_zip(path)
     assert len(str(error.value)) < 500 + len(str(path))
     assert not (tmp_path / "ran").exists()
 
@@ -145,7 +145,7 @@ BY_HAND = {
 def test_refused_by_hand(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"a\.bin: "):
-        read_torch(write(tmp_path, b"\x80\x02" + data))
+        read_torch_zip(write(tmp_path, b"\x80\x02" + data))
     assert not (tmp_path / "ran").exists()
 
 
@@ -156,7 +156,7 @@ def test_what_build_sets_is_dropped(tmp_path):
     long, short = (bytes((ord("X"), len(n), 0, 0, 0)) + n for n in (b"things", b"items"))
     data = pickled(content)
     assert data.count(long) == 1
-    found = read_torch(write(tmp_path, data.replace(long, short)))
+    found = read_torch_zip(write(tmp_path, data.replace(long, short)))
     assert type(found) is dict and found.keys() == {"a"}
 
 
@@ -179,7 +179,7 @@ def test_little_time_and_memory(data, tmp_path):
     tracemalloc.start()
     started = time.perf_counter()
     try:
-        assert read_torch(path) == {}
+        assert read_torch_zip(path) == {}
     except ValueError as error:
         assert len(str(error)) < 500 + len(str(path))
     most = tracemalloc.get_traced_memory()[1]
@@ -203,7 +203,7 @@ def test_an_archive_of_another_form(change, tmp_path):
     with pytest.raises(
         ValueError, match="compressed" if change == "compressed" else "data.pkl|big"
     ):
-        read_torch(tmp_path / "a.bin")
+        read_torch_zip(tmp_path / "a.bin")
 
 
 def test_before_1_6_cut_short_or_with_other_storages(tmp_path):
@@ -218,4 +218,4 @@ def test_before_1_6_cut_short_or_with_other_storages(tmp_path):
     ):
         path.write_bytes(wrong)
         with pytest.raises(ValueError, match=r"a\.bin: "):
-            read_torch(path)
+            read_torch_zip(path)

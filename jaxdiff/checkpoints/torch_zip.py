@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from jaxdiff.checkpoints.tensors import Tensors
-from jaxdiff.checkpoints.torch_pickle import Refused, Storage, run, tensors
+from jaxdiff.checkpoints.torch_pickle import Refused, Storage, check_tensors, run
 from jaxdiff.util import limits
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
-def read_torch(path: Path) -> Tensors:
+def read_torch_zip(path: Path) -> Tensors:
     """The state dictionary in a file of `torch.save`: a zip archive, or the form before torch 1.6.
 
     Nothing is read before it is used: each tensor's bytes are mapped when it is read and unmapped
@@ -30,7 +30,7 @@ def read_torch(path: Path) -> Tensors:
     except Exception as e:  # zipfile and pickletools raise nearly anything for a damaged file
         reason = e if isinstance(e, ValueError) else f"{type(e).__name__} {e}"
         raise ValueError(f"{path}: holds something besides tensors, or is damaged: {reason}") from e
-    return tensors(path, state)
+    return check_tensors(path, state)
 
 
 def _archive(path: Path):
