@@ -96,7 +96,7 @@ class UNet2DConfig:
         """
         name = config.get("_class_name", "UNet2DModel")
         if name != "UNet2DModel":
-            raise ValueError(f"_class_name: expected 'UNet2DModel', got {name!r}")
+            _fail("_class_name", "'UNet2DModel'", name)
         known = {f.name for f in dataclasses.fields(cls)}
         fields = {k: v for k, v in config.items() if not k.startswith("_")}
         if unknown := sorted(set(fields) - known):

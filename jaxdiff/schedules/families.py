@@ -58,7 +58,7 @@ def check_family(config: Mapping[str, Any]) -> dict[str, Any]:
             f"_class_name: the noise of {str(name)[:80]} is not that of a DDPM: expected "
             "DDPMScheduler or a sampler for its networks (DDIM, PNDM, DPMSolver, Euler, UniPC, ...)"
         )
-    if config.get("use_flow_sigmas"):
+    if config.get("use_flow_sigmas", False) is not False:
         raise ValueError("use_flow_sigmas: the noise of flow matching is not that of a DDPM")
     if config.get("timestep_type", "discrete") != "discrete":
         raise ValueError("timestep_type: expected 'discrete', timesteps that count DDPM's steps")
