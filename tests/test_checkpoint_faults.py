@@ -269,6 +269,14 @@ def test_weights_that_are_not_finite(value, folder):
     refused(folder, r"conv_in\.weight: holds NaN or infinite values")
 
 
+def test_weights_that_are_not_finite_are_not_saved(tiny, folder):
+    unet, schedule = jd.load(tiny)
+    unet.conv_out.bias[...] = unet.conv_out.bias[...].at[1].set(jnp.nan)
+    with pytest.raises(ValueError, match=r"conv_out\.bias: holds NaN"):
+        jd.save(folder, unet, schedule)
+    jd.load(folder)
+
+
 def test_weights_too_large_for_their_type(folder):
     def change(tensors):
         tensors["conv_in.weight"][0, 1, 2, 0] = 1e6

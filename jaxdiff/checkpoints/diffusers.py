@@ -96,8 +96,7 @@ def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
         name = torch_name(path)
         with np.errstate(over="ignore"):  # which is found below
             array = tensors[name].read().astype(dtype, copy=False)
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: holds NaN or infinite values in {dtype.name}")
+        _check_finite(name, array)
         array = from_torch_layout(path, array)
         with jax.default_device(device), jax.enable_x64(x64):
             return path, param.replace(jnp.asarray(array))
@@ -114,6 +113,7 @@ def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
 
     Raises:
         FileExistsError: where `folder` has a `unet/`, which would be loaded instead.
+        ValueError: for weights that are not finite.
 
     Example:
         >>> import tempfile
@@ -150,11 +150,17 @@ Contents = dict[str, Callable[[Path], Any]]
 
 
 def checkpoint_files(unet: UNet2D, schedule: Schedule) -> Contents:
-    """The names of a flat checkpoint's files, each with the function that writes it."""
+    """The names of a flat checkpoint's files, each with the function that writes it.
+
+    Raises:
+        ValueError: for weights that are not finite.
+    """
     tensors = {
         torch_name(path): to_torch_layout(path, np.asarray(param[...]))
         for path, param in nnx.to_flat_state(nnx.state(unet, nnx.Param))
     }
+    for name, array in tensors.items():
+        _check_finite(name, array)
     index = {
         "_class_name": "DDPMPipeline",
         "scheduler": ["diffusers", "DDPMScheduler"],
@@ -185,6 +191,11 @@ def write_checkpoint(folder: str | Path, contents: Contents) -> None:
             f"{folder} holds a checkpoint in unet/ and scheduler/: choose another"
         )
     write_together(folder, contents, key=CONFIG)
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: holds NaN or infinite values in {array.dtype.name}")
 
 
 class _Files(NamedTuple):

@@ -242,7 +242,7 @@ def convert(
 ) -> None:
     """Rewrite a checkpoint as safetensors with today's names, flat, for jaxdiff and diffusers.
 
-    Needs no torch. `python -m convert --verify`, in the repository, also compares with diffusers.
+    The scheduler's config and the table of covariances stay as they are. Needs no torch. `python -m convert --verify`, in the repository, also compares with diffusers.
     """
     convert_checkpoint(source, destination, dtype, force)
 
