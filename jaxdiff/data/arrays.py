@@ -7,7 +7,8 @@ from typing import IO
 
 import numpy as np
 
-from jaxdiff.data.inputs import Refused, check_bytes, reading
+from jaxdiff.data.inputs import Refused, reading
+from jaxdiff.util import limits
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -15,11 +16,11 @@ def read_npy(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError; ValueError: for a damaged file, Python objects, or one above
-        `inputs.MAX_KERNEL_BYTES`.
+        `limits.KERNEL_BYTES`.
     """
     with reading(path, "a .npy file"), open(path, "rb") as file:
         size = path.stat().st_size
-        check_bytes(size, "MAX_KERNEL_BYTES")
+        limits.check("bytes", size, "KERNEL_BYTES")
         return _array(file, size)
 
 
@@ -28,7 +29,7 @@ def read_npz(path: Path, *names: str) -> list[np.ndarray]:
 
     Raises:
         FileNotFoundError; ValueError: for a damaged file, one without them, Python objects, or an
-        array above `inputs.MAX_PACKED_BYTES` and twice the file.
+        array above `limits.PACKED_BYTES` and twice the file.
     """
     with reading(path, "an .npz file"):
         absent = Refused(f"expected an .npz with {' and '.join(names)}")
@@ -41,7 +42,7 @@ def read_npz(path: Path, *names: str) -> list[np.ndarray]:
                     raise absent
                 info = archive.getinfo(f"{name}.npy")
                 if info.file_size > 2 * path.stat().st_size:  # packed pictures hardly compress
-                    check_bytes(info.file_size, "MAX_PACKED_BYTES")
+                    limits.check("bytes", info.file_size, "PACKED_BYTES")
                 with archive.open(info) as file:
                     arrays.append(_array(file, info.file_size))
             return arrays

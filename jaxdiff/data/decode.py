@@ -8,8 +8,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from jaxdiff.data import inputs
 from jaxdiff.data.inputs import Refused, reading
+from jaxdiff.util import limits
 
 # Pillow asks every plugin that it has whether a file is its own, and one of them runs Ghostscript.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
@@ -31,7 +31,7 @@ def decode(file: str | Path | IO[bytes], name: object) -> Image.Image:
 
     Raises:
         FileNotFoundError; ValueError: naming `name`, for a file that is damaged, larger than
-        `inputs.MAX_PIXELS`, transparent in places, or whose numbers have no agreed white.
+        `limits.PIXELS`, transparent in places, or whose numbers have no agreed white.
     """
     with reading(name, "an image"):
         # Into memory first: from a file, Pillow reads as much as a damaged length says.
@@ -58,11 +58,7 @@ def _formats() -> tuple[str, ...]:
 
 def _check_size(image) -> None:
     width, height = image.size
-    if width * height > inputs.MAX_PIXELS:
-        raise Refused(
-            f"{width}×{height} pixels, more than {inputs.MAX_PIXELS}; JAXDIFF_MAX_PIXELS "
-            "sets another limit"
-        )
+    limits.check(f"{width}×{height} pixels", width * height, "PIXELS")
     if image.format == "TIFF":  # whose missing strips Pillow makes black
         boxes = [tile[1] for tile in image.tile]
         if sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) < width * height:
@@ -72,7 +68,7 @@ def _check_size(image) -> None:
 def _check_scans(image, content: bytes) -> None:
     """Of a progressive JPEG each scan, which may be a few bytes, passes over all pixels again."""
     scans = content.count(b"\xff\xda")
-    if scans * image.width * image.height > _SCANS * inputs.MAX_PIXELS:
+    if scans * image.width * image.height > _SCANS * limits.PIXELS:
         raise Refused(f"{scans} scans of {image.width}×{image.height} pixels: save it again")
 
 

@@ -1,28 +1,7 @@
-"""What every reader of a person's file keeps to: ceilings on its size, and one kind of error.
+"""How readers of people's files fail: one kind of error, which names the file in one line."""
 
-A ceiling is checked in the file's header, before anything of the claimed size is allocated. Each
-is a number of this module that a program may set, or that an environment variable sets:
-
-    MAX_PIXELS          JAXDIFF_MAX_PIXELS           height × width of an image
-    MAX_KERNEL_BYTES    JAXDIFF_MAX_KERNEL_BYTES     a file of kernels, unpacked
-    MAX_PACKED_BYTES    JAXDIFF_MAX_PACKED_BYTES     an array of packed images that is compressed
-"""
-
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-
-def _ceiling(name: str, default: int) -> int:
-    text = os.environ.get(f"JAXDIFF_{name}", str(default))
-    if not text.isdigit():
-        raise ValueError(f"JAXDIFF_{name}: expected a whole number, got {text!r}")
-    return int(text)
-
-
-MAX_PIXELS = _ceiling("MAX_PIXELS", 40_000_000)
-MAX_KERNEL_BYTES = _ceiling("MAX_KERNEL_BYTES", 2**26)
-MAX_PACKED_BYTES = _ceiling("MAX_PACKED_BYTES", 2**26)
 
 
 class Refused(ValueError):
@@ -52,18 +31,11 @@ def reading(name: object, what: str) -> Iterator[None]:
         raise ValueError(f"{printable(name)}: not readable as {what} ({text})") from e
 
 
-def check_bytes(size: int, ceiling: str) -> None:
-    """Raise where `size` is above the ceiling of that name."""
-    if size > globals()[ceiling]:
-        raise Refused(
-            f"{size} bytes, more than {globals()[ceiling]}; JAXDIFF_{ceiling} sets another limit"
-        )
-
-
 def printable(name: object) -> str:
     r"""Text of one line that any UTF-8 terminal and file takes; bytes that are none become \xNN.
 
     Example:
+        >>> import os
         >>> printable(os.fsdecode(b"caf\xe9\n.png"))
         'caf\\xe9\\n.png'
     """

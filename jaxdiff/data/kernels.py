@@ -10,8 +10,9 @@ import scipy  # whose parts load at their first use
 
 from jaxdiff.data.arrays import read_npy
 from jaxdiff.data.decode import IMAGE_SUFFIXES, decode
-from jaxdiff.data.inputs import check_bytes, printable
+from jaxdiff.data.inputs import printable
 from jaxdiff.data.mat import read_mat
+from jaxdiff.util import limits
 
 
 def gaussian_kernel(size: int, std: float) -> np.ndarray:
@@ -23,7 +24,7 @@ def gaussian_kernel(size: int, std: float) -> np.ndarray:
     """
     if size < 1 or not 0 < std < 1e100:
         raise ValueError(f"gaussian kernel: expected size ≥ 1 and std > 0, got {size} and {std}")
-    check_bytes(8 * size**2, "MAX_KERNEL_BYTES")
+    limits.check("bytes", 8 * size**2, "KERNEL_BYTES")
     r = np.arange(size) - (size - 1) / 2
     with np.errstate(all="ignore"):
         kernel = np.exp(-(r[:, None] ** 2 + r[None] ** 2) / (2 * std**2))
@@ -47,7 +48,7 @@ def motion_kernel(size: int, seed: int) -> np.ndarray:
         raise ValueError(f"motion kernel: expected a size of at least 3, got {size}")
     if seed < 0:
         raise ValueError(f"motion kernel: expected a seed of at least 0, got {seed}")
-    check_bytes(8 * size**2, "MAX_KERNEL_BYTES")
+    limits.check("bytes", 8 * size**2, "KERNEL_BYTES")
     rng = np.random.default_rng(seed)
     velocity, position = rng.normal(size=2), np.zeros(2)
     path = []

@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from jaxdiff.data import inputs
-from jaxdiff.data.inputs import Refused, check_bytes, reading
+from jaxdiff.data.inputs import Refused, reading
+from jaxdiff.util import limits
 
 Variable = np.ndarray | list[np.ndarray | None] | None
 
@@ -36,12 +36,12 @@ def read_mat(path: Path) -> dict[str, Variable]:
 
     Raises:
         FileNotFoundError; ValueError: for a damaged file, another version than v5 or v7.3, links
-        to other files, or more than `inputs.MAX_KERNEL_BYTES`.
+        to other files, or more than `limits.KERNEL_BYTES`.
     """
     with reading(path, "a .mat file"):
         if h5py.is_hdf5(path):
             return _read_hdf5(path)
-        check_bytes(path.stat().st_size, "MAX_KERNEL_BYTES")
+        limits.check("bytes", path.stat().st_size, "KERNEL_BYTES")
         content = path.read_bytes()
         order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
         if order is None or len(content) < 128:
@@ -54,9 +54,9 @@ def _variables(content: memoryview, order: str) -> Iterator[tuple[str, Variable]
     for kind, data in _elements(content, order):
         if kind == _COMPRESSED:
             stream = zlib.decompressobj()
-            data = memoryview(stream.decompress(data, inputs.MAX_KERNEL_BYTES + 1))
+            data = memoryview(stream.decompress(data, limits.KERNEL_BYTES + 1))
             unpacked += len(data)
-            check_bytes(unpacked, "MAX_KERNEL_BYTES")
+            limits.check("bytes", unpacked, "KERNEL_BYTES")
             if not stream.eof:
                 raise ValueError("cut short")
             ((kind, data),) = _elements(data, order)
@@ -128,7 +128,7 @@ def _read_hdf5(path: Path) -> dict[str, Variable]:
             found = variables[name] = _hdf5_variable(file, file[name])
             arrays = found if isinstance(found, list) else [found]
             unpacked += sum(a.nbytes for a in arrays if a is not None)
-            check_bytes(unpacked, "MAX_KERNEL_BYTES")
+            limits.check("bytes", unpacked, "KERNEL_BYTES")
     return variables
 
 
@@ -138,7 +138,9 @@ def _hdf5_variable(file: Any, item: Any) -> Variable:
             raise Refused(f"{item.name}: {item.size} cells")
         _check_dataset(item)
         cells = [file[ref] if ref else None for ref in item[()].ravel()]
-        check_bytes(sum(c.nbytes for c in cells if isinstance(c, h5py.Dataset)), "MAX_KERNEL_BYTES")
+        limits.check(
+            "bytes", sum(c.nbytes for c in cells if isinstance(c, h5py.Dataset)), "KERNEL_BYTES"
+        )
         return [_hdf5_array(cell) for cell in cells]
     return _hdf5_array(item)
 
@@ -157,4 +159,4 @@ def _check_dataset(item) -> None:
     if item.external or item.is_virtual:
         raise Refused(f"{item.name} lies in another file")
     chunk = math.prod(item.chunks or ()) * item.dtype.itemsize
-    check_bytes(max(item.nbytes, chunk), "MAX_KERNEL_BYTES")
+    limits.check("bytes", max(item.nbytes, chunk), "KERNEL_BYTES")

@@ -19,6 +19,9 @@ BLOCKS = _most("BLOCKS", 12)  # of a network, each at half the size of the one b
 TIMESTEPS = _most("TIMESTEPS", 100_000)  # of a noise schedule
 JSON_BYTES = _most("JSON_BYTES", 1 << 24)
 PICKLE_BYTES = _most("PICKLE_BYTES", 1 << 22)  # of a .bin's names and shapes, without its numbers
+PIXELS = _most("PIXELS", 40_000_000)  # height × width of an image
+KERNEL_BYTES = _most("KERNEL_BYTES", 1 << 26)  # of a file of kernels, unpacked
+PACKED_BYTES = _most("PACKED_BYTES", 1 << 26)  # of packed images that unpack to twice their file
 
 
 def check(what: str, value: int, limit: str) -> None:

@@ -11,8 +11,8 @@ import scipy.io
 from PIL import Image
 
 from jaxdiff import data
-from jaxdiff.data import inputs
 from jaxdiff.data.mat import read_mat
+from jaxdiff.util import limits
 from tests.conftest import shared
 
 KERNEL = np.outer([1, 4, 6, 4, 1], [1, 2, 1]) / 64
@@ -255,7 +255,7 @@ def test_the_ceiling_is_settable(tmp_path, monkeypatch):
     np.save(tmp_path / "k.npy", KERNEL)
     scipy.io.savemat(tmp_path / "k.mat", {"k": KERNEL}, do_compression=True)
     v73(tmp_path / "new.mat", k=KERNEL)
-    monkeypatch.setattr(inputs, "MAX_KERNEL_BYTES", 100)
+    monkeypatch.setattr(limits, "KERNEL_BYTES", 100)
     for spec in (tmp_path / "k.npy", tmp_path / "k.mat", tmp_path / "new.mat", "gaussian:9,1"):
         with pytest.raises(ValueError, match="JAXDIFF_MAX_KERNEL_BYTES"):
             data.load_kernel(str(spec))

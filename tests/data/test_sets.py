@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from jaxdiff import data
-from jaxdiff.data import inputs
 from jaxdiff.data.pixels import prepare
 from jaxdiff.data.sources import training_images
+from jaxdiff.util import limits
 
 
 def picture(value):
@@ -172,8 +172,8 @@ def test_an_npz_that_unpacks_to_much(tmp_path, monkeypatch):
     path = packed(
         tmp_path / "a.npz", 1, save=np.savez_compressed, train_bytes=np.zeros(10**6, "u1")
     )
-    monkeypatch.setattr(inputs, "MAX_PACKED_BYTES", 10**6)
-    with pytest.raises(ValueError, match=r"a\.npz: 1000128 bytes, .*JAXDIFF_MAX_PACKED_BYTES"):
+    monkeypatch.setattr(limits, "PACKED_BYTES", 10**6)
+    with pytest.raises(ValueError, match=r"a\.npz: .*got 1000128; JAXDIFF_MAX_PACKED_BYTES"):
         data.load_images(path, (8, 8))
     # One that is not compressed takes what it takes on disk.
     assert data.load_images(packed(tmp_path / "b.npz", *[1] * 1500), (8, 8)).shape[0] == 1500
