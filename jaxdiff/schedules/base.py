@@ -158,10 +158,10 @@ class Schedule(ABC):
         """
         config = dict(config or {})
         name = config.get("_class_name", "DDPMScheduler")
-        if name not in Schedule.families:
+        if not isinstance(name, str) or name not in Schedule.families:
             raise ValueError(
-                f"_class_name: the noise of {name!r} is not known here, "
-                f"expected one of {', '.join(sorted(Schedule.families))}"
+                f"_class_name: the noise of {str(name)[:80]} is not known here: expected "
+                "DDPMScheduler or a sampler for its networks (DDIM, PNDM, DPMSolver, Euler, ...)"
             )
         return Schedule.families[name]._from_config(config)
 

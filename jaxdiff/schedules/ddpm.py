@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import reprlib
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -10,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.schedules.base import Level, Scalings, Schedule
+from jaxdiff.schedules.families import DDPM_FAMILY, check_family
+from jaxdiff.util import limits
 from jaxdiff.util.pytree import pytree, static
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
@@ -22,26 +26,6 @@ VARIANCE_TYPES = (
     "learned_range",
 )
 SPACINGS = ("leading", "trailing", "linspace")
-# Those of diffusers that take their noise from the same table of betas.
-SCHEDULERS = (
-    "DDPMScheduler",
-    "DDIMScheduler",
-    "DDIMInverseScheduler",
-    "DDPMParallelScheduler",
-    "DDIMParallelScheduler",
-    "PNDMScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DPMSolverSDEScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +49,10 @@ class ScheduleConfig:
     rescale_betas_zero_snr: bool = False
 
     def __post_init__(self):
+        _check_fields(self)
         if self.trained_betas is not None:
             object.__setattr__(self, "trained_betas", tuple(map(float, self.trained_betas)))
-        for name, allowed in (
-            ("beta_schedule", BETA_SCHEDULES),
-            ("variance_type", VARIANCE_TYPES),
-            ("prediction_type", ("epsilon", "sample", "v_prediction")),
-            ("timestep_spacing", SPACINGS),
-        ):
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-        if not isinstance(self.num_train_timesteps, int) or self.num_train_timesteps < 1:
-            raise ValueError(
-                f"num_train_timesteps: expected a positive integer, got {self.num_train_timesteps!r}"
-            )
+            object.__setattr__(self, "num_train_timesteps", len(self.trained_betas))
         betas = self.betas()
         if not (np.all(betas > 0) and np.all(betas <= 1)):
             raise ValueError("the betas of this schedule are not all in (0, 1]")
@@ -97,6 +71,72 @@ class ScheduleConfig:
         else:
             betas = _betas_of(_ALPHA_BAR[self.beta_schedule], n)
         return _rescale_zero_terminal_snr(betas) if self.rescale_betas_zero_snr else betas
+
+
+_CHOICES = {
+    "beta_schedule": BETA_SCHEDULES,
+    "variance_type": VARIANCE_TYPES,
+    "prediction_type": ("epsilon", "sample", "v_prediction"),
+    "timestep_spacing": SPACINGS,
+}
+_ABOVE_AND_AT_MOST = {
+    "num_train_timesteps": (0, math.inf),
+    "beta_start": (0, 1),
+    "beta_end": (0, 1),
+    "dynamic_thresholding_ratio": (0, 1),
+    "clip_sample_range": (0, 1e6),
+    "sample_max_value": (0, 1e6),
+    "steps_offset": (-1, math.inf),
+}
+
+
+def _check_fields(config: ScheduleConfig) -> None:
+    """Raise a ValueError that names the field at fault: a file's values have any type and size."""
+
+    def fail(name, expected, value):
+        raise ValueError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
+
+    def is_number(value, kind):
+        return isinstance(value, kind) and not isinstance(value, bool)
+
+    for name, allowed in _CHOICES.items():
+        if (value := getattr(config, name)) not in allowed:
+            fail(name, f"one of {', '.join(allowed)}", value)
+    for name in ("clip_sample", "thresholding", "rescale_betas_zero_snr"):
+        if not isinstance(value := getattr(config, name), bool | np.bool_):
+            fail(name, "true or false", value)
+    for name, (low, high) in _ABOVE_AND_AT_MOST.items():
+        value = getattr(config, name)
+        kind = Integral if name in ("num_train_timesteps", "steps_offset") else Real
+        if not (is_number(value, kind) and low < value <= high):
+            what = "an integer" if kind is Integral else "a number"
+            fail(
+                name,
+                f"{what} ≥ {low + 1}" if high == math.inf else f"{what} in ({low}, {high}]",
+                value,
+            )
+    betas = config.trained_betas
+    if betas is not None and not (
+        isinstance(betas, list | tuple | np.ndarray)
+        and len(betas)
+        and all(is_number(beta, Real) and 0 < beta <= 1 for beta in betas)
+    ):
+        fail("trained_betas", "a list of numbers in (0, 1]", betas)
+    count = config.num_train_timesteps if betas is None else len(betas)
+    limits.check("num_train_timesteps", count, "TIMESTEPS")
+    if config.steps_offset >= count:
+        fail("steps_offset", f"less than the {count} training steps", config.steps_offset)
+
+
+def check_prediction(schedule: "Schedule") -> None:
+    """Raise a ValueError where x̂₀ = (x_t − √(1 − ᾱ_t)·ε̂)/√ᾱ_t divides by 0 in float32."""
+    smallest = schedule.alphas_cumprod.min()
+    epsilon = schedule.config.prediction_type == "epsilon"
+    if epsilon and smallest < np.finfo(np.float32).tiny:
+        raise ValueError(
+            "prediction_type: epsilon says nothing about x₀ where ᾱ = 0, as at the end of this "
+            "schedule (rescale_betas_zero_snr, or a β of 1): expected v_prediction or sample"
+        )
 
 
 def _cosine(u: float) -> float:
@@ -133,7 +173,7 @@ def _tables(config: ScheduleConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @pytree
-class DDPMSchedule(Schedule, schedulers=SCHEDULERS):
+class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
     """A variance-preserving schedule: x_t = √ᾱ_t·x₀ + √(1 − ᾱ_t)·ε at the timesteps 0 to N − 1.
 
     `alphas_cumprod` [N] holds ᾱ_t, computed in float64 (diffusers' own are float32: at t = 0 its
@@ -153,10 +193,8 @@ class DDPMSchedule(Schedule, schedulers=SCHEDULERS):
     def _from_config(cls, config: dict[str, Any]) -> "DDPMSchedule":
         """Fields that only other schedulers of the same noise have are ignored."""
         known = {f.name for f in dataclasses.fields(ScheduleConfig)}
-        fields = {k: v for k, v in config.items() if k in known}
-        if fields.get("trained_betas") is not None:
-            fields["num_train_timesteps"] = len(fields["trained_betas"])
-        return cls(ScheduleConfig(**fields))
+        fields = check_family(config)
+        return cls(ScheduleConfig(**{k: v for k, v in fields.items() if k in known}))
 
     def to_config(self) -> dict[str, Any]:
         """The dictionary that `scheduler_config.json` holds."""

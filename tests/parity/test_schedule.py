@@ -141,7 +141,7 @@ def test_configs_round_trip():
         ({"variance_type": "small"}, "variance_type"),
         ({"timestep_spacing": "even"}, "timestep_spacing"),
         ({"num_train_timesteps": 0}, "num_train_timesteps"),
-        ({"beta_end": -0.1}, "betas"),
+        ({"beta_end": -0.1}, "beta_end"),
     ],
 )
 def test_bad_config_names_the_field(config, field):
