@@ -16,6 +16,22 @@ def torch_unet(config: dict, seed: int = 0) -> UNet2DModel:
     return model.requires_grad_(False)
 
 
+def seeded(model: torch.nn.Module, seed: int = 0):
+    """Any module with random norms and biases, and no weight left at 0."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, p in sorted(model.named_parameters()):
+            if p.ndim == 1:
+                p.add_(0.2 * torch.randn(p.shape, generator=generator))
+            else:
+                p.copy_(torch.randn(p.shape, generator=generator) / (p[0].numel() ** 0.5))
+    return model.eval().requires_grad_(False)
+
+
+def nchw(array) -> torch.Tensor:
+    return torch.tensor(np.asarray(array)).permute(0, 3, 1, 2).contiguous()
+
+
 def inputs(config: dict, n: int = 2, seed: int = 0):
     """x [n, H, W, C], timesteps [n] and class labels, float64."""
     rng = np.random.default_rng(seed)
