@@ -95,7 +95,12 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
 
 def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNet2D:
     """A UNet2D holding `tensors` (torch's names and layout), which are read a few at a time."""
-    graph, state = nnx.split(abstract_unet(config))
+    return network_from_tensors(abstract_unet(config), tensors, dtype)
+
+
+def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
+    """An abstract network, filled with `tensors` (torch's names and layout), read a few at a time."""
+    graph, state = nnx.split(network)
     params = nnx.to_flat_state(state)
     tensors = {_modern_name(name): tensor for name, tensor in tensors.items()}
     expected = {torch_name(path): torch_shape(path, p.shape) for path, p in params}

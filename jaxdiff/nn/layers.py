@@ -193,10 +193,13 @@ def average_pool(x: jax.Array) -> jax.Array:
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
-def fir_downsample(x: jax.Array) -> jax.Array:
-    """Halve with the filter (1, 3, 3, 1)/8 along each axis (StyleGAN2's `downsample_2d`)."""
+def fir_downsample(x: jax.Array, padded: bool = True) -> jax.Array:
+    """Halve with the filter (1, 3, 3, 1)/8 along each axis (StyleGAN2's `downsample_2d`).
+
+    Beyond the border are zeros, or, where x has a border of its own, nothing (not `padded`).
+    """
     for axis in (1, 2):
-        x = _fir(x, axis, pad=(1, 1, 0), stride=2, gain=1)
+        x = _fir(x, axis, pad=(1, 1, 0) if padded else (0, 0, 0), stride=2, gain=1)
     return x
 
 
