@@ -315,9 +315,8 @@ class Resnet(nnx.Module):
         self.rescale = rescale
         self.norm1 = GroupNorm(in_channels, groups, config.norm_eps)
         self.conv1 = Conv(in_channels, out_channels, 3, rngs=rngs)
-        self.time_emb_proj = nnx.Linear(
-            config.time_embed_dim, out_channels * (2 if self.scale_shift else 1), rngs=rngs
-        )
+        time, width = config.time_embed_dim, out_channels * (2 if self.scale_shift else 1)
+        self.time_emb_proj = nnx.data(None) if time is None else nnx.Linear(time, width, rngs=rngs)
         self.norm2 = GroupNorm(out_channels, groups_out or groups, config.norm_eps)
         # A dropout without a random stream of its own: the model holds weights and nothing else.
         self.dropout = nnx.Dropout(config.dropout, deterministic=True) if config.dropout else None
@@ -333,7 +332,10 @@ class Resnet(nnx.Module):
         if self.resize is not None:
             x, h = self.resize(x), self.resize(h)
         h = self.conv1(h)
-        temb = self.time_emb_proj(self.act(temb))[:, None, None]
+        if self.time_emb_proj is None:
+            temb = 0
+        else:
+            temb = self.time_emb_proj(self.act(temb))[:, None, None]
         if self.scale_shift:
             scale, shift = jnp.split(temb, 2, -1)
             h = self.act(self.norm2(h) * (1 + scale) + shift)
