@@ -194,6 +194,8 @@ def _torch_axes(path: tuple, ndim: int) -> tuple[int, ...]:
 
 
 def _modern_name(name: str) -> str:
+    if name == "time_proj.W":  # the first releases kept these frequencies under two names
+        return "time_proj.weight"
     return _OLD_ATTENTION.sub(lambda m: f"{m[1]}.{_NEW_ATTENTION[m[2]]}.", name)
 
 
