@@ -85,8 +85,15 @@ def adm_config(tensors: Mapping[str, Tensor], config: Mapping[str, Any] = {}) ->
     def shape(name: str) -> tuple[int, ...]:
         if (found := tensors.get(name)) is None:
             raise ValueError(f"not guided-diffusion's network: {name} is missing")
+        if len(found.shape) < 2 or 0 in found.shape:
+            raise ValueError(f"not guided-diffusion's network: {name} is {list(found.shape)}")
         return found.shape
 
+    config = {name: value for name, value in config.items() if value is not None}
+    for name in ("image_size", "num_head_channels", "num_heads"):
+        value = config.get(name, -1)
+        if type(value) is not int or (value < 1 and value != -1):
+            raise ValueError(f"{name}: expected a positive integer, got {value!r}")
     layers, levels = _layout(tensors)
     each = layers + 1
     first = [f"input_blocks.{1 + level * each}" for level in range(levels)]
@@ -112,19 +119,20 @@ def adm_config(tensors: Mapping[str, Tensor], config: Mapping[str, Any] = {}) ->
         use_scale_shift_norm=shifts,
         resblock_updown=by_resnet if levels > 1 else None,
     )
-    plain, resample = ("ResnetDownsample", "Resnet") if by_resnet else ("Down", "")
-    up = "ResnetUpsample" if by_resnet else "Up"
+    down, up, resample = "DownBlock2D", "UpBlock2D", "conv"
+    if by_resnet:
+        down, up, resample = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D", "resnet"
     return UNet2DConfig(
         sample_size=size,
         in_channels=in_channels,
         out_channels=out_channels,
         time_embedding_dim=time,
-        down_block_types=tuple("AttnDownBlock2D" if a else f"{plain}Block2D" for a in attends),
-        up_block_types=tuple("AttnUpBlock2D" if a else f"{up}Block2D" for a in attends[::-1]),
+        down_block_types=tuple("AttnDownBlock2D" if a else down for a in attends),
+        up_block_types=tuple("AttnUpBlock2D" if a else up for a in attends[::-1]),
         block_out_channels=widths,
         layers_per_block=layers,
-        downsample_type="resnet" if resample else "conv",
-        upsample_type="resnet" if resample else "conv",
+        downsample_type=resample,
+        upsample_type=resample,
         attention_head_dim=_head_dim(
             config, {w for w, a in zip(widths, attends) if a} | {widths[-1]}
         ),
@@ -142,6 +150,8 @@ def scheduler_config(unet: UNet2DConfig, config: Mapping[str, Any] = {}) -> dict
     `noise_schedule` and `predict_xstart`.
     """
     steps = config.get("diffusion_steps", 1000)
+    if type(steps) is not int or steps < 1:
+        raise ValueError(f"diffusion_steps: expected a positive integer, got {steps!r}")
     names = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
     schedule = config.get("noise_schedule", "linear")
     if schedule not in names:
@@ -289,15 +299,16 @@ def _compare(config: Mapping[str, Any], **found: Any) -> None:
 
 def _part(tensor: Tensor, i: int, unet: UNet2DConfig, new_order: bool) -> Tensor:
     """The query's, key's or value's part of a `qkv`."""
-    channels, rest = tensor.shape[0] // 3, tensor.shape[1:2]
-    if tensor.shape[0] != 3 * channels or channels % unet.head_dim(channels):
-        raise ValueError(f"qkv: {tensor.shape[0]} rows are not three times whole heads")
+    rows, rest = (*tensor.shape, 0)[0], tensor.shape[1:2]
+    channels = rows // 3
+    if not rows or rows % 3 or channels % unet.head_dim(channels):
+        raise ValueError(f"qkv: {rows} rows are not three times whole heads")
     split, axis = _split(channels, unet, new_order)
 
     def read():
         return tensor.read().reshape(*split, *rest).take(i, axis).reshape(channels, *rest)
 
-    return Tensor((channels, *rest), read)
+    return tensor._replace(shape=(channels, *rest), read=read)
 
 
 def _whole(parts: list[Tensor], unet: UNet2DConfig, new_order: bool) -> Tensor:
@@ -309,7 +320,7 @@ def _whole(parts: list[Tensor], unet: UNet2DConfig, new_order: bool) -> Tensor:
         arrays = [part.read().reshape(*one, *rest) for part in parts]
         return np.stack(arrays, axis).reshape(3 * channels, *rest)
 
-    return Tensor((3 * channels, *rest), read)
+    return parts[0]._replace(shape=(3 * channels, *rest), read=read)
 
 
 def _split(channels: int, unet: UNet2DConfig, new_order: bool) -> tuple[tuple[int, int, int], int]:
@@ -320,4 +331,4 @@ def _split(channels: int, unet: UNet2DConfig, new_order: bool) -> tuple[tuple[in
 
 
 def _reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return Tensor(shape, lambda: tensor.read().reshape(shape))
+    return tensor._replace(shape=shape, read=lambda: tensor.read().reshape(shape))

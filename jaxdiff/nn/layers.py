@@ -193,13 +193,17 @@ def average_pool(x: jax.Array) -> jax.Array:
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
-def fir_downsample(x: jax.Array, padded: bool = True) -> jax.Array:
-    """Halve with the filter (1, 3, 3, 1)/8 along each axis (StyleGAN2's `downsample_2d`).
-
-    Beyond the border are zeros, or, where x has a border of its own, nothing (not `padded`).
-    """
+def fir_downsample(x: jax.Array) -> jax.Array:
+    """Halve with the filter (1, 3, 3, 1)/8 along each axis (StyleGAN2's `downsample_2d`)."""
     for axis in (1, 2):
-        x = _fir(x, axis, pad=(1, 1, 0) if padded else (0, 0, 0), stride=2, gain=1)
+        x = _fir(x, axis, pad=(1, 1, 0), stride=2, gain=1)
+    return x
+
+
+def fir_downsample_inside(x: jax.Array) -> jax.Array:
+    """`fir_downsample` of an image with a border of one pixel, and no zeros beyond it."""
+    for axis in (1, 2):
+        x = _fir(x, axis, pad=(0, 0, 0), stride=2, gain=1)
     return x
 
 
@@ -220,6 +224,17 @@ def _fir(x, axis, pad, stride, gain):
         for k, weight in enumerate((1, 3, 3, 1))
     ]
     return taps[0] + taps[1] + taps[2] + taps[3]
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """softmax(q kᵀ/√d) v of [n, pixels, heads, d]; the softmax in float32 at least."""
+    # Not jax.nn.dot_product_attention: its softmax is in float32 even for float64.
+    logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
+    logits = logits.astype(jnp.promote_types(q.dtype, jnp.float32))
+    weights = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
+    # Times a reciprocal: as a division its rounding would depend on the number of devices.
+    weights = weights * jnp.reciprocal(weights.sum(-1, keepdims=True))
+    return jnp.einsum("nhqk,nkhd->nqhd", weights.astype(q.dtype), v)
 
 
 class Attention(nnx.Module):
@@ -245,14 +260,7 @@ class Attention(nnx.Module):
             to(h).reshape(n, height * width, self.heads, -1)
             for to in (self.to_q, self.to_k, self.to_v)
         )
-        # Not jax.nn.dot_product_attention: its softmax is in float32 even for float64.
-        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
-        logits = logits.astype(jnp.promote_types(x.dtype, jnp.float32))
-        weights = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
-        # Times a reciprocal: as a division its rounding would depend on the number of devices.
-        weights = weights * jnp.reciprocal(weights.sum(-1, keepdims=True))
-        h = jnp.einsum("nhqk,nkhd->nqhd", weights.astype(x.dtype), v)
-        h = h.reshape(n, height * width, -1)
+        h = attend(q, k, v).reshape(n, height * width, -1)
         return (x + self.to_out[0](h).reshape(x.shape)) / self.rescale
 
 

@@ -11,19 +11,22 @@ from flax import nnx
 from jaxdiff.nn.layers import (
     Conv,
     GroupNorm,
+    attend,
     average_pool,
     fir_downsample,
+    fir_downsample_inside,
     fir_upsample,
     positional_embedding,
     upsample_nearest,
 )
 from jaxdiff.nn.remat import runner
 
+_LEVELS, _BLOCKS = 12, 64  # at most: a file must not decide how long a network takes to build
 _SCALE = sqrt(0.5)  # of a sum of two terms, to keep its variance
 # by resample_filter: halve, double, halve after a convolution
 _RESAMPLE = {
     (1, 1): (average_pool, upsample_nearest, average_pool),
-    (1, 3, 3, 1): (fir_downsample, fir_upsample, partial(fir_downsample, padded=False)),
+    (1, 3, 3, 1): (fir_downsample, fir_upsample, fir_downsample_inside),
 }
 
 
@@ -79,8 +82,10 @@ class SongConfig:
             numbers = value if isinstance(value, tuple) else (value,)
             if not all(type(number) is int and number >= low for number in numbers):
                 raise ValueError(f"{name}: expected integers from {low} on, got {value!r}")
-        if not self.channel_mult:
-            raise ValueError("channel_mult: expected a multiplier for every level, got none")
+        if not 1 <= len(self.channel_mult) <= _LEVELS:
+            raise ValueError(f"channel_mult: expected one to {_LEVELS} levels' multipliers")
+        if self.num_blocks > _BLOCKS:
+            raise ValueError(f"num_blocks: expected at most {_BLOCKS}, got {self.num_blocks}")
         for width in self.widths:
             if width % min(32, width // 4 or 1):
                 raise ValueError(f"channel_mult: {width} channels do not divide into groups")
@@ -89,6 +94,16 @@ class SongConfig:
     def widths(self) -> tuple[int, ...]:
         """Channels of every level."""
         return tuple(self.model_channels * multiplier for multiplier in self.channel_mult)
+
+    @property
+    def num_class_embeds(self) -> int | None:
+        """Classes, by a UNet2D's name for their number."""
+        return self.label_dim or None
+
+    @property
+    def class_embed_type(self) -> None:
+        """A class is its number, as a UNet2D says it."""
+        return None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -106,7 +121,7 @@ class SongUNet(nnx.Module):
 
     A pytree whose leaves are the weights. Attribute names equal those of EDM's module, so that
     `enc["32x32_block0"].conv0` is the same layer in both; `qkv` is [heads, channels, 3] along its
-    outputs. Augmentation labels, which are 0 wherever it is not trained, have no weights here.
+    outputs. Augmentation labels, which are 0 outside training, have no weights here.
 
     Args:
         config: a `SongConfig`.
@@ -133,7 +148,7 @@ class SongUNet(nnx.Module):
             self.map_label = nnx.Linear(c.label_dim, noise, rngs=rngs)
         self.map_layer0 = nnx.Linear(noise, emb, rngs=rngs)
         self.map_layer1 = nnx.Linear(emb, emb, rngs=rngs)
-        halve, double, halve_after = _RESAMPLE[c.resample_filter]
+        halve, double, _ = _RESAMPLE[c.resample_filter]
         block = partial(Block, emb=emb, rngs=rngs)
 
         enc, dec, kept = {}, {}, []
@@ -171,7 +186,6 @@ class SongUNet(nnx.Module):
                 dec[f"{at}_aux_norm"] = _norm(channels)
                 dec[f"{at}_aux_conv"] = Conv(channels, c.out_channels, 3, rngs=rngs)
         self.enc, self.dec = nnx.Dict(enc), nnx.Dict(dec)
-        self._halve, self._double, self._halve_after = halve, double, halve_after
 
     def _at(self, level: int) -> str:
         return "{0}x{0}".format(self.config.img_resolution >> level)
@@ -207,6 +221,7 @@ class SongUNet(nnx.Module):
         emb = self._embed(jnp.broadcast_to(jnp.asarray(t), x.shape[:1]), class_labels)
         run = runner(emb, remat=remat)
 
+        halve, double, halve_after = _RESAMPLE[c.resample_filter]
         kept, aux, h = [], x, x
         for level in range(len(c.channel_mult)):
             at = self._at(level)
@@ -215,10 +230,10 @@ class SongUNet(nnx.Module):
             else:
                 h = run(self.enc[f"{at}_down"], h)
                 if c.encoder_type == "skip":
-                    aux = self._halve(aux)
+                    aux = halve(aux)
                     h = h + self.enc[f"{at}_aux_skip"](aux)
                 if c.encoder_type == "residual":
-                    aux = self._halve_after(self.enc[f"{at}_aux_residual"](aux))
+                    aux = halve_after(self.enc[f"{at}_aux_residual"](aux))
                     h = aux = (h + aux) * _SCALE
             kept.append(h)
             for i in range(c.num_blocks):
@@ -233,7 +248,7 @@ class SongUNet(nnx.Module):
             for i in range(c.num_blocks + 1):
                 h = run(self.dec[f"{at}_block{i}"], h, kept.pop())
             if picture is not None:
-                picture = self._double(picture)
+                picture = double(picture)
             if f"{at}_aux_conv" in self.dec:
                 made = self.dec[f"{at}_aux_conv"](self.dec[f"{at}_aux_norm"](h, jax.nn.silu))
                 picture = made if picture is None else picture + made
@@ -283,13 +298,7 @@ class Block(nnx.Module):
     def _attention(self, x):
         n, height, width, c = x.shape
         qkv = self.qkv(self.norm2(x)).reshape(n, height * width, self.heads, -1, 3)
-        q, k, v = qkv[..., 0], qkv[..., 1], qkv[..., 2]
-        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
-        logits = logits.astype(jnp.promote_types(x.dtype, jnp.float32))
-        weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-        # Times a reciprocal: as a division its rounding would depend on the number of devices.
-        weights = weights * jnp.reciprocal(weights.sum(-1, keepdims=True))
-        h = jnp.einsum("nhqk,nkhd->nqhd", weights.astype(x.dtype), v)
+        h = attend(qkv[..., 0], qkv[..., 1], qkv[..., 2])
         return self.proj(h.reshape(n, height, width, c))
 
 

@@ -14,6 +14,8 @@ from jaxdiff.nn.config import ACTIVATIONS
 from jaxdiff.nn.layers import Conv, GroupNorm, Resnet, Upsample
 from jaxdiff.nn.remat import runner
 
+_LEVELS, _LAYERS = 12, 64  # at most: a file must not decide how long a network takes to build
+
 
 @dataclasses.dataclass(frozen=True)
 class VQConfig:
@@ -120,9 +122,12 @@ class VQConfig:
                 fail(name, "a positive integer")
         if self.vq_embed_dim is not None and not is_size(self.vq_embed_dim):
             fail("vq_embed_dim", "a positive integer or null")
+        if self.layers_per_block > _LAYERS:
+            fail("layers_per_block", f"at most {_LAYERS}")
         widths, groups = self.block_out_channels, self.norm_num_groups
-        if not isinstance(widths, tuple) or not widths or not all(map(is_size, widths)):
-            fail("block_out_channels", "a list of positive integers")
+        levels = len(widths) if isinstance(widths, tuple) else 0
+        if not 1 <= levels <= _LEVELS or not all(map(is_size, widths)):
+            fail("block_out_channels", f"a list of one to {_LEVELS} positive integers")
         if any(width % groups for width in widths):
             fail("block_out_channels", f"multiples of norm_num_groups={groups}")
         for name, block in (

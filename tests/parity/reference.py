@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from diffusers import UNet2DModel
 
+from jaxdiff.checkpoints.torch_zip import Tensor
+
 
 def torch_unet(config: dict, seed: int = 0) -> UNet2DModel:
     """A model whose norms and biases are random too: at their initial values errors could hide."""
@@ -26,6 +28,14 @@ def seeded(model: torch.nn.Module, seed: int = 0):
             else:
                 p.copy_(torch.randn(p.shape, generator=generator) / (p[0].numel() ** 0.5))
     return model.eval().requires_grad_(False)
+
+
+def lazy(model: torch.nn.Module) -> dict[str, Tensor]:
+    """A module's tensors as a checkpoint's reader gives them."""
+    return {
+        name: Tensor(tuple(t.shape), lambda t=t: t.detach().numpy())
+        for name, t in model.state_dict().items()
+    }
 
 
 def nchw(array) -> torch.Tensor:

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+SOURCE = "raise AssertionError('this ran')\n" + "#" * 40_000
+
 
 def _reconstruct_persistent_obj(meta):
     raise AssertionError("a reader that runs this would run the stored source")
@@ -32,8 +34,7 @@ class Persistent(nn.Module):
         self._init_args, self._init_kwargs = (), EasyDict(kwargs)
 
     def __reduce__(self):
-        source = "raise AssertionError('this ran')\n" + "#" * 40_000
-        meta = dict(type="class", version=6, module_src=source, class_name=type(self).__name__, state=self.__dict__)  # fmt: skip
+        meta = dict(type="class", version=6, module_src=SOURCE, class_name=type(self).__name__, state=self.__dict__)  # fmt: skip
         return _reconstruct_persistent_obj, (meta,)
 
 

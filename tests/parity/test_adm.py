@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import DDPMPipeline, UNet2DModel
 
+import jaxdiff as jd
 from jaxdiff.checkpoints.adm import (
     adm_config,
     is_adm,
@@ -18,19 +19,12 @@ from jaxdiff.checkpoints.adm import (
 from jaxdiff.checkpoints.diffusers import unet_from_tensors
 from jaxdiff.checkpoints.torch_zip import Tensor
 from tests.parity.adm import ADM, FFHQ, IMAGENET
-from tests.parity.reference import nchw, seeded
+from tests.parity.reference import lazy, nchw, seeded
 from tests.parity.test_unet import forward_and_gradient, relative
 
 SMALL = dict(channels=32, multipliers=(1, 2), blocks=1, attention={1}, head=16)
 LARGER = dict(multipliers=(1, 2, 3), blocks=2, attention={1})
 FIELDS = {"num_head_channels": 16}
-
-
-def lazy(model):
-    return {
-        name: Tensor(tuple(t.shape), lambda t=t: t.detach().numpy())
-        for name, t in model.state_dict().items()
-    }
 
 
 def save(model, path, **kwargs):
@@ -98,8 +92,7 @@ def test_the_scripts_own_fields_agree():
     [
         LARGER,
         dict(new_order=True),
-        dict(by_resnet=False, shift=False),
-        dict(classes=10, outs=3, attention=set()),
+        dict(by_resnet=False, shift=False, classes=10, outs=3, attention=set()),
     ],
     ids=str,
 )
@@ -152,6 +145,22 @@ def test_both_containers_hold_the_same(changes, tmp_path):
     unet_from_tensors(config, tensors, jnp.float32)
 
 
+@pytest.mark.parametrize("changes", [{}, dict(by_resnet=False, outs=3)], ids=str)
+def test_as_a_folder_of_diffusers(changes, tmp_path):
+    """What `jd.save` writes is, to diffusers, the same network with the same kind of noise."""
+    model = seeded(ADM(**SMALL | changes))
+    config, tensors = read_adm(save(model, tmp_path / "a.pt"), FIELDS)
+    schedule = jd.Schedule.from_config(scheduler_config(config))
+    jd.save(tmp_path / "converted", unet_from_tensors(config, tensors, jnp.float32), schedule)
+    pipeline = DDPMPipeline.from_pretrained(tmp_path / "converted", low_cpu_mem_usage=False)
+    assert pipeline.scheduler.config.variance_type == (
+        "fixed_large" if changes else "learned_range"
+    )
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([999.0, 37.0])
+    with torch.no_grad():
+        assert relative(pipeline.unet(x, t).sample.numpy(), model(x, t).numpy()) <= 1e-5
+
+
 @pytest.mark.parametrize("new_order", [True, False])
 def test_round_trip_is_bit_exact(new_order):
     model = seeded(ADM(**SMALL, classes=5))
@@ -188,7 +197,7 @@ def test_names_of_a_wrapped_module(tmp_path):
         (lambda s: {"a": torch.zeros(1)}, FIELDS, "no checkpoint of guided-diffusion"),
         (lambda s: {}, FIELDS, "no checkpoint of guided-diffusion"),
         (lambda s: s, {"num_head_channels": 48}, "num_head_channels: heads of 48 channels do not divide an attention's 64"),
-        (lambda s: s, {"num_head_channels": 0}, "num_head_channels: heads of 0"),
+        (lambda s: s, {"num_head_channels": 0}, "num_head_channels: expected a positive integer"),
         (lambda s: s, {"num_heads": 7}, "num_heads: .* of one size"),
         (lambda s: {k: v for k, v in s.items() if not k.startswith("output_blocks.2")}, FIELDS, "output_blocks"),
         (lambda s: {k: v for k, v in s.items() if "input_blocks.3.0.out" not in k}, FIELDS, "input_blocks.3"),
@@ -201,6 +210,24 @@ def test_bad_files(fault, fields, message, tmp_path):
     with pytest.raises(ValueError, match=message) as e:
         read_adm(tmp_path / "a.pt", fields)
     assert "a.pt" in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.1.qkv.weight"]
+)
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (0, 32, 1)])
+def test_shapes_of_no_network(name, shape, tmp_path):
+    torch.save(ADM(**SMALL).state_dict() | {name: torch.zeros(shape)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt: (not guided|qkv)"):
+        read_adm(tmp_path / "a.pt", FIELDS)
+
+
+@pytest.mark.parametrize("name", ["image_size", "num_head_channels", "num_heads"])
+@pytest.mark.parametrize("value", ["64", 0, 1.5, True])
+def test_fields_are_integers(name, value, tmp_path):
+    torch.save(ADM(**SMALL).state_dict(), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=name):
+        read_adm(tmp_path / "a.pt", {name: value})
 
 
 def test_tensors_of_another_network(tmp_path):

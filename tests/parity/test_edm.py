@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ CASES = {
     "ddpm++": DDPMPP,
     "ncsn++": NCSNPP,
     "skip": NCSNPP | dict(encoder_type="skip", decoder_type="skip", label_dim=4),
-    "residual without a filter": DDPMPP | dict(encoder_type="residual", channel_mult=(2, 1, 1), num_blocks=2),
+    "residual without a filter": DDPMPP | dict(encoder_type="residual", channel_mult=(2, 1), num_blocks=2),
 }  # fmt: skip
 
 
@@ -92,6 +93,20 @@ def test_the_published_networks_are_whole(wiring):
     assert ours == theirs
 
 
+@pytest.mark.slow
+def test_float32_at_the_published_size(tmp_path):
+    network = seeded(EDMPrecond(**NCSNPP | dict(
+        img_resolution=64, model_channels=128, channel_mult=(2, 2, 2), num_blocks=4, attn_resolutions=(16,)
+    )))  # fmt: skip
+    config, tensors, _ = read_edm(write_edm(tmp_path / "a.pkl", network))
+    unet = song_from_tensors(config, tensors)
+    x = np.random.default_rng(0).standard_normal((1, 16, 16, 3)).astype("f")
+    with torch.no_grad():
+        out = network.model(nchw(x), torch.tensor([0.3]))
+    ours = jax.jit(type(unet).__call__)(unet, x, np.float32(0.3))
+    assert relative(nchw(ours).numpy(), out.numpy()) <= 1e-5
+
+
 class Runs:
     def __init__(self, function, *arguments):
         self.reduced = function, arguments
@@ -129,6 +144,25 @@ def test_cut_short(share, written, tmp_path):
         read_edm(tmp_path / "cut.pkl")
 
 
+def test_every_damage_is_refused_or_read(written, tmp_path):
+    """Bytes changed, lost and added: one line, or the numbers of tensors."""
+    content, path = written[1].read_bytes(), tmp_path / "a.pkl"
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(content)
+        at, count = rng.integers(len(content)), rng.integers(1, 9)
+        damaged[at : at + rng.choice([0, count])] = rng.bytes(rng.choice([0, count]))
+        path.write_bytes(damaged)
+        try:
+            _, tensors, _ = read_edm(path)
+            assert all(t.read().shape == t.shape for t in tensors.values())
+        except ValueError as e:
+            assert str(path) in str(e) and "\n" not in str(e)
+            refused += 1
+    assert refused > 10
+
+
 class DhariwalUNet(Persistent):
     pass
 
@@ -159,6 +193,8 @@ def test_arguments_and_tensors_that_differ(tmp_path):
         ("encoder_type", "deep", "encoder_type"),
         ("model_channels", "8", "model_channels"),
         ("channel_mult", [], "channel_mult"),
+        ("channel_mult", [1] * 1000, "channel_mult"),
+        ("num_blocks", 10**9, "num_blocks"),
         ("resample_filter", [1, 2, 1], "resample_filter"),
         ("skip_everything", True, "skip_everything: not an argument"),
     ):

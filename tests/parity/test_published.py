@@ -1,5 +1,6 @@
 """The published networks whose config is diffusers' own: every tensor, by name and shape."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from diffusers import VQModel as TorchVQ
 from flax import nnx
 
 import jaxdiff as jd
-from jaxdiff.checkpoints.diffusers import torch_name, torch_shape
+from jaxdiff.checkpoints.diffusers import torch_name, torch_shape, unet_from_tensors
 from jaxdiff.nn.abstract import abstract
 from jaxdiff.nn.unet import abstract_unet
 from jaxdiff.nn.vq import VQConfig, VQModel
 from tests.parity.configs import CONFIGS
-from tests.parity.reference import torch_unet
+from tests.parity.reference import lazy, nchw, torch_unet
+from tests.parity.test_unet import relative
 
 
 def blocks(kinds, attends, down="Down", up="Up"):
@@ -81,6 +83,25 @@ def test_names_and_shapes_of_the_decoder():
         model = TorchVQ(**config)
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     assert ours(abstract(lambda rngs: VQModel(VQConfig(**config), rngs=rngs))) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if "cat256" not in n])
+def test_float32_at_the_published_config(name):
+    """Small images: the networks are as large as they are."""
+    config = jd.UNet2DConfig(**PUBLISHED[name])
+    model = torch_unet(PUBLISHED[name])
+    unet = unet_from_tensors(config, lazy(model), jnp.float32)
+    size = 2 * config.downsampling
+    x = np.random.default_rng(0).standard_normal((1, size, size, 3)).astype("f")
+    classes = config.num_class_embeds and 207
+    labels = np.array([classes]) if classes else None
+    t = 0.7 if config.time_embedding_type == "fourier" else 500.0
+    with torch.no_grad():
+        given = None if labels is None else torch.tensor(labels)
+        out = model(nchw(x), torch.tensor([t]), class_labels=given).sample
+    found = jax.jit(type(unet).__call__)(unet, x, np.float32(t), labels)
+    assert relative(nchw(found).numpy(), out.numpy()) <= 1e-5
 
 
 def test_frequencies_under_two_names(tmp_path):

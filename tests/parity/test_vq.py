@@ -139,6 +139,8 @@ def test_no_decoder(tmp_path):
         (dict(norm_type="spatial"), "norm_type"),
         (dict(norm_num_groups=5), "norm_num_groups"),
         (dict(block_out_channels=[]), "block_out_channels"),
+        (dict(block_out_channels=[4] * 1000), "block_out_channels"),
+        (dict(layers_per_block=10**9), "layers_per_block"),
         (dict(latent_channels="3"), "latent_channels"),
         (dict(vq_embed_dim=0), "vq_embed_dim"),
         (dict(act_fn="tanh"), "act_fn"),
