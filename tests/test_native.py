@@ -1,5 +1,6 @@
 """The kernels in C against XLA's, and what happens where they can't be built."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module", autouse=True)
 def built():
-    assert native.available(), native.build(Path(user_cache_dir("jaxdiff")))
+    assert native.available(), native.build(Path(user_cache_dir("jaxdiff")) / "native")
 
 
 # n, (H, W), channels in and out, (h, w), stride, padding: whole vectors and not, every border
@@ -90,6 +91,66 @@ def test_a_convolution_in_a_network_is_the_native_one():
     assert "jaxdiff_conv" in compiled.lower(x, kernel, bias).as_text()
     for ours, theirs in zip(compiled(x, kernel, bias), gradients):
         close(ours, theirs)
+
+
+@pytest.mark.parametrize("empty", ["images", "rows", "channels in", "channels out"])
+@pytest.mark.parametrize("channels", [5, 32])
+def test_nothing_to_sum(empty, channels):
+    shape, kernel_shape = [2, 16, 16, channels], [3, 3, channels, channels]
+    if empty == "images":
+        shape[0] = 0
+    elif empty == "rows":
+        shape[1] = 0
+    else:
+        kernel_shape[2 if empty == "channels in" else 3] = 0
+        shape[3] = kernel_shape[2]
+    x, kernel = np.zeros(shape, "f"), np.ones(kernel_shape, "f")
+    bias = np.arange(kernel_shape[3], dtype="f")
+    padding = ((1, 1), (1, 1))
+    full = native.convolve(
+        np.ones((2, 16, 16, 32), "f"), np.ones((3, 3, 32, 32), "f"), np.ones(32, "f"), 1, padding
+    )
+    assert float(full[0, 8, 8, 0]) == 289  # and the memory of a thread is not zero now
+    expected, gradients, weight = by_xla(x, kernel, bias, 1, padding)
+    y, pullback = jax.vjp(lambda *a: conv2d(*a, 1, padding), x, kernel, bias)
+    close_or_empty(y, expected)
+    for ours, theirs in zip(pullback(jnp.asarray(weight)), gradients):
+        close_or_empty(ours, theirs)
+    for ours, theirs in zip(
+        native.convolve_gradient(x, weight, kernel.shape, 1, padding), gradients[1:]
+    ):
+        close_or_empty(ours, theirs)
+
+
+def close_or_empty(ours, theirs):
+    assert ours.shape == theirs.shape
+    if ours.size:
+        close(ours, theirs)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38, -3e38])
+def test_what_is_not_finite_stays_where_xla_has_it(value):
+    """Winograd's sums of neighbours would spread an infinity, and overflow where no sum of ours does."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 17, 16, 32)).astype("f")
+    kernel = (0.01 * rng.standard_normal((3, 3, 32, 32))).astype("f")
+    bias, padding = np.zeros(32, "f"), ((1, 1), (1, 1))
+    plain = native.convolve(x, kernel, bias, 1, padding)
+    broken = x.copy()
+    broken[1, 4:6, 5, 3] = value
+    y = np.asarray(native.convolve(broken, kernel, bias, 1, padding))
+    np.testing.assert_array_equal(y[0], plain[0])  # the image beside it
+    dimensions = ("NHWC", "HWIO", "NHWC")
+
+    def by_xla(x, kernel):
+        return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)
+
+    expected, pullback = jax.vjp(by_xla, jnp.asarray(broken), jnp.asarray(kernel))
+    np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+    g = rng.standard_normal(y.shape).astype("f") * np.float32(0.01)
+    found, _ = native.convolve_gradient(broken, g, kernel.shape, 1, padding)
+    np.testing.assert_allclose(found, pullback(jnp.asarray(g))[1], rtol=1e-3, atol=1e-4)
 
 
 def test_an_image_does_not_depend_on_those_beside_it():
@@ -170,3 +231,77 @@ def test_what_the_compiler_says_is_told(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"broken\.c"):
         native.build(tmp_path / "built")
     assert not any((tmp_path / "built").iterdir())
+
+
+def compiler(path: Path, script: str) -> str:
+    path.write_bytes(b"#!/bin/sh\n" + script.encode("latin-1"))
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_compiler_that_says_what_is_no_utf8(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", compiler(tmp_path / "cc", "printf 'caf\xe9: no' >&2; exit 1"))
+    with pytest.raises(OSError, match="caf\ufffd: no"):
+        native.build(tmp_path / "built")
+
+
+def test_a_compiler_that_does_not_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", compiler(tmp_path / "cc", "exec sleep 60"))
+    monkeypatch.setattr(native, "_PATIENCE", 0.2)
+    with pytest.raises(OSError, match=r"not done after 0\.2 seconds"):
+        native.build(tmp_path / "built")
+
+
+def test_a_compiler_that_fails_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", compiler(tmp_path / "cc", "exit 1"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.warns(UserWarning, match="XLA's own convolutions"):
+        assert not native.available.__wrapped__()
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A library that is built in no time."""
+    (tmp_path / "quick.c").write_text("int answer(void) { return 42; }")
+    monkeypatch.setattr(native, "SOURCES", [tmp_path / "quick.c"])
+    return native.build(tmp_path / "cache" / "native")
+
+
+@pytest.mark.parametrize("fault", ["empty", "cut short", "foreign", "a link", "writable"])
+def test_an_unusable_library_is_built_again(fault, library, tmp_path):
+    content, folder = library.read_bytes(), tmp_path / "native"
+    folder.mkdir(mode=0o700)
+    path = folder / library.name
+    if fault == "a link":
+        path.symlink_to(library)
+    else:
+        cut = {"empty": 0, "cut short": len(content) // 2}.get(fault)
+        path.write_bytes(b"#!foreign" if fault == "foreign" else content[:cut])
+        path.chmod(0o666 if fault == "writable" else 0o600)
+    built = native.build(folder)
+    assert built.is_file() and not built.is_symlink()
+    assert built.stat().st_mode & 0o022 == 0
+    assert ctypes.CDLL(str(built)).answer() == 42
+    inode = built.stat().st_ino
+    assert native.build(folder).stat().st_ino == inode  # and found the next time
+
+
+def test_a_library_of_another_user_is_built_again(library, monkeypatch):
+    before = library.stat().st_ino
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    assert native.build(library.parent).stat().st_ino != before
+
+
+def test_a_folder_that_others_may_write_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", lambda *args, **kwargs: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "jaxdiff" / "native"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert native.available.__wrapped__()
+    assert not any(folder.iterdir())
+    folder.rmdir()
+    assert native.available.__wrapped__()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(folder.iterdir())) == 1

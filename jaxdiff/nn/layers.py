@@ -200,6 +200,13 @@ def fir_downsample(x: jax.Array) -> jax.Array:
     return x
 
 
+def fir_downsample_inside(x: jax.Array) -> jax.Array:
+    """`fir_downsample` of an image with a border of one pixel, and no zeros beyond it."""
+    for axis in (1, 2):
+        x = _fir(x, axis, pad=(0, 0, 0), stride=2, gain=1)
+    return x
+
+
 def fir_upsample(x: jax.Array) -> jax.Array:
     """Double with the filter (1, 3, 3, 1)/4 along each axis (StyleGAN2's `upsample_2d`)."""
     for axis in (1, 2):
@@ -217,6 +224,17 @@ def _fir(x, axis, pad, stride, gain):
         for k, weight in enumerate((1, 3, 3, 1))
     ]
     return taps[0] + taps[1] + taps[2] + taps[3]
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """softmax(q kᵀ/√d) v of [n, pixels, heads, d]; the softmax in float32 at least."""
+    # Not jax.nn.dot_product_attention: its softmax is in float32 even for float64.
+    logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
+    logits = logits.astype(jnp.promote_types(q.dtype, jnp.float32))
+    weights = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
+    # Times a reciprocal: as a division its rounding would depend on the number of devices.
+    weights = weights * jnp.reciprocal(weights.sum(-1, keepdims=True))
+    return jnp.einsum("nhqk,nkhd->nqhd", weights.astype(q.dtype), v)
 
 
 class Attention(nnx.Module):
@@ -242,14 +260,7 @@ class Attention(nnx.Module):
             to(h).reshape(n, height * width, self.heads, -1)
             for to in (self.to_q, self.to_k, self.to_v)
         )
-        # Not jax.nn.dot_product_attention: its softmax is in float32 even for float64.
-        logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
-        logits = logits.astype(jnp.promote_types(x.dtype, jnp.float32))
-        weights = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
-        # Times a reciprocal: as a division its rounding would depend on the number of devices.
-        weights = weights * jnp.reciprocal(weights.sum(-1, keepdims=True))
-        h = jnp.einsum("nhqk,nkhd->nqhd", weights.astype(x.dtype), v)
-        h = h.reshape(n, height * width, -1)
+        h = attend(q, k, v).reshape(n, height * width, -1)
         return (x + self.to_out[0](h).reshape(x.shape)) / self.rescale
 
 
@@ -312,9 +323,8 @@ class Resnet(nnx.Module):
         self.rescale = rescale
         self.norm1 = GroupNorm(in_channels, groups, config.norm_eps)
         self.conv1 = Conv(in_channels, out_channels, 3, rngs=rngs)
-        self.time_emb_proj = nnx.Linear(
-            config.time_embed_dim, out_channels * (2 if self.scale_shift else 1), rngs=rngs
-        )
+        time, width = config.time_embed_dim, out_channels * (2 if self.scale_shift else 1)
+        self.time_emb_proj = nnx.data(None) if time is None else nnx.Linear(time, width, rngs=rngs)
         self.norm2 = GroupNorm(out_channels, groups_out or groups, config.norm_eps)
         # A dropout without a random stream of its own: the model holds weights and nothing else.
         self.dropout = nnx.Dropout(config.dropout, deterministic=True) if config.dropout else None
@@ -331,7 +341,10 @@ class Resnet(nnx.Module):
         if self.resize is not None:
             x, h = self.resize(x), self.resize(h)
         h = self.conv1(h)
-        temb = self.time_emb_proj(act(temb))[:, None, None]
+        if self.time_emb_proj is None:
+            temb = 0
+        else:
+            temb = self.time_emb_proj(act(temb))[:, None, None]
         if self.scale_shift:
             scale, shift = jnp.split(temb, 2, -1)
             h = act(self.norm2(h) * (1 + scale) + shift)

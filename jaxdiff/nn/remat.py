@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -36,6 +37,28 @@ def _backward(f, args, gradient):
 
 
 recompute_late.defvjp(_forward, _backward)
+
+
+def runner(*context, remat: bool) -> Callable:
+    """run(layer, *parts): a layer on the channels of all parts, and on `context`.
+
+    With `remat` only the parts are kept for the gradient, and of the context the arrays.
+    """
+
+    def joined(parts):
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
+
+    def run(layer, *parts):
+        if not remat:
+            return layer(joined(parts), *context)
+        graph, weights = nnx.split(layer)
+
+        def again(weights, context, *parts):
+            return nnx.merge(graph, weights)(joined(parts), *context)
+
+        return recompute(again, weights, context, *parts)
+
+    return run
 
 
 def recompute(f: Callable, *args) -> Any:

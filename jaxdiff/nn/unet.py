@@ -1,13 +1,12 @@
 """UNet2D: diffusers' UNet2DModel in flax.nnx."""
 
 from collections.abc import Mapping
-from types import SimpleNamespace
-from typing import cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.nn.abstract import abstract
 from jaxdiff.nn.blocks import DownBlock, MidBlock, SkipDownBlock, SkipUpBlock, UpBlock
 from jaxdiff.nn.config import UNet2DConfig
 from jaxdiff.nn.layers import (
@@ -17,7 +16,7 @@ from jaxdiff.nn.layers import (
     TimestepEmbedding,
     positional_embedding,
 )
-from jaxdiff.nn.remat import recompute
+from jaxdiff.nn.remat import runner
 
 
 class UNet2D(nnx.Module):
@@ -119,18 +118,7 @@ class UNet2D(nnx.Module):
         x = x.astype(self.dtype)
         t = jnp.broadcast_to(jnp.asarray(t), x.shape[:1])
         temb = self._embed(t, class_labels)
-
-        def run(layer, *parts):
-            """A layer on the channels of all parts."""
-            if not remat:
-                return layer(_joined(parts), temb, rngs)
-            graph, weights = nnx.split(layer)
-
-            def again(weights, temb, *parts):
-                return nnx.merge(graph, weights)(_joined(parts), temb)
-
-            return recompute(again, weights, temb, *parts)
-
+        run = runner(temb, rngs, remat=remat)
         skip, h = x, self.conv_in(x)
         kept = [h]
         for block in self.down_blocks:
@@ -172,10 +160,6 @@ class UNet2D(nnx.Module):
         return temb + self.class_embedding(class_labels)
 
 
-def _joined(parts):
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
-
-
 def _check_input(x, class_labels, c: UNet2DConfig):
     if x.ndim != 4 or x.shape[-1] != c.in_channels:
         raise ValueError(f"x: expected [n, H, W, {c.in_channels}], got {list(x.shape)}")
@@ -193,7 +177,4 @@ def _check_input(x, class_labels, c: UNet2DConfig):
 
 def abstract_unet(config: UNet2DConfig) -> UNet2D:
     """A UNet2D whose leaves are shapes: nothing is drawn, nothing is allocated."""
-    key = jax.random.key(0)
-    # One key for all layers: nnx.Rngs counts its draws, which takes a second to trace.
-    rngs = cast(nnx.Rngs, SimpleNamespace(params=lambda: key))
-    return nnx.eval_shape(lambda: UNet2D(config, rngs=rngs))
+    return abstract(lambda rngs: UNet2D(config, rngs=rngs))

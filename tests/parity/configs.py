@@ -114,6 +114,17 @@ CONFIGS = {
         "class-timestep-fourier": _FOURIER | dict(class_embed_type="timestep"),
         "class-timestep-learned": _LEARNED | dict(class_embed_type="timestep"),
         "class-identity": dict(class_embed_type="identity"),
+        "consistency": dict(
+            down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            downsample_type="resnet", upsample_type="resnet", attn_norm_num_groups=4,
+            num_class_embeds=10, resnet_time_scale_shift="scale_shift", layers_per_block=2,
+        ),
+        "latent": dict(
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(8, 16, 24), attention_head_dim=8,
+        ),
         "grey": dict(in_channels=1, out_channels=1),
         "learned-variance": dict(out_channels=6),
         "other-size": dict(sample_size=(8, 12)),

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from diffusers import UNet2DModel
 
+from jaxdiff.checkpoints.torch_zip import Tensor
+
 
 def torch_unet(config: dict, seed: int = 0) -> UNet2DModel:
     """A model whose norms and biases are random too: at their initial values errors could hide."""
@@ -14,6 +16,30 @@ def torch_unet(config: dict, seed: int = 0) -> UNet2DModel:
             if p.ndim == 1 and name != "time_proj.weight":
                 p.add_(0.2 * torch.randn_like(p))
     return model.requires_grad_(False)
+
+
+def seeded(model: torch.nn.Module, seed: int = 0):
+    """Any module with random norms and biases, and no weight left at 0."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, p in sorted(model.named_parameters()):
+            if p.ndim == 1:
+                p.add_(0.2 * torch.randn(p.shape, generator=generator))
+            else:
+                p.copy_(torch.randn(p.shape, generator=generator) / (p[0].numel() ** 0.5))
+    return model.eval().requires_grad_(False)
+
+
+def lazy(model: torch.nn.Module) -> dict[str, Tensor]:
+    """A module's tensors as a checkpoint's reader gives them."""
+    return {
+        name: Tensor(tuple(t.shape), lambda t=t: t.detach().numpy())
+        for name, t in model.state_dict().items()
+    }
+
+
+def nchw(array) -> torch.Tensor:
+    return torch.tensor(np.asarray(array)).permute(0, 3, 1, 2).contiguous()
 
 
 def inputs(config: dict, n: int = 2, seed: int = 0):

@@ -13,10 +13,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from platformdirs import user_cache_dir
 
@@ -26,48 +28,91 @@ HEADERS, SOURCES = (
 )
 CONV, CONV_GRADIENT = "jaxdiff_conv", "jaxdiff_conv_gradient"
 NORM, NORM_GRADIENT = "jaxdiff_group_norm", "jaxdiff_group_norm_gradient"
+_PATIENCE = 120  # seconds for the compiler, which takes two
 
 
 @functools.cache
 def available() -> bool:
-    """Whether the library is there, built and known to XLA: tried at the first call."""
+    """Whether the library is there, built and known to XLA: tried at the first call.
+
+    It is kept in a folder that nobody else may write, and built into a temporary one where the
+    user's cache folder is not such. A compiler that fails is a warning; none at all is not.
+    """
     if os.environ.get("JAXDIFF_NATIVE") == "0":
         return False
     try:
-        library = ctypes.CDLL(str(build(Path(user_cache_dir("jaxdiff")))))
-    except OSError:  # no compiler, one that fails, or no folder to write
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(user_cache_dir("jaxdiff")) / "native"
+            library = ctypes.CDLL(str(build(folder if _private(folder) else Path(temporary))))
+        for name in (CONV, CONV_GRADIENT, NORM, NORM_GRADIENT):
+            handler = jax.ffi.pycapsule(getattr(library, name))
+            jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    except FileNotFoundError:
         return False
-    for name in (CONV, CONV_GRADIENT, NORM, NORM_GRADIENT):
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    except OSError as e:
+        warnings.warn(f"XLA's own convolutions are used, which are slower: {e}", stacklevel=2)
+        return False
     return True
 
 
 def build(folder: Path) -> Path:
-    """The compiled library in `folder`, where its name says of what and for what it was built.
+    """The compiled library in `folder`, whose name says of what and for what it was built.
+
+    The name also has a digest of its content: one that is empty, cut short, changed or another
+    user's is never opened, and built again.
 
     Raises:
-        OSError: where no compiler is found, or it fails.
+        OSError: where no compiler is found (FileNotFoundError), or it fails or does not end.
     """
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
         raise FileNotFoundError("no C compiler: install gcc or clang")
     flags = ["-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC"]
-    described = subprocess.run(
-        [compiler, *flags, "-dM", "-E", "-"], input=b"", capture_output=True
-    )  # the processor's features too
+    described = _run([compiler, *flags, "-dM", "-E", "-"])  # the processor's features too
     texts = [path.read_bytes() for path in (*HEADERS, *SOURCES)]
-    of = (*texts, described.stdout, jax.__version__.encode(), *map(str.encode, flags))
-    path = folder / f"native-{hashlib.sha256(b'|'.join(of)).hexdigest()[:16]}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            built = Path(temporary) / "native.so"
-            command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", *SOURCES, "-o", built]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise OSError(f"{compiler}: {done.stderr.strip()}")
-            os.replace(built, path)
+    stem = f"native-{_digest(*texts, described, jax.__version__.encode(), *map(str.encode, flags))}"
+    for path in folder.glob(f"{stem}-*.so"):
+        if _unchanged(path):
+            return path
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        built = Path(temporary) / "native.so"
+        _run([compiler, *flags, f"-I{jax.ffi.include_dir()}", *SOURCES, "-o", built])
+        path = folder / f"{stem}-{_digest(built.read_bytes())}.so"
+        os.replace(built, path)
     return path
+
+
+def _run(command) -> bytes:
+    """What a command of the compiler prints; an OSError with its words where it fails."""
+    try:
+        done = subprocess.run(command, input=b"", capture_output=True, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired as e:
+        raise TimeoutError(f"{command[0]}: not done after {_PATIENCE} seconds") from e
+    if done.returncode:
+        raise OSError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
+
+def _digest(*contents: bytes) -> str:
+    return hashlib.sha256(b"|".join(contents)).hexdigest()[:16]
+
+
+def _private(path: Path) -> bool:
+    """Whether nobody else can write it; or it does not exist yet."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return True
+    if os.name != "posix":  # where a user's cache folder is the user's own
+        return True
+    return found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+def _unchanged(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file() or not _private(path):
+        return False
+    return path.stem.endswith(_digest(path.read_bytes()))
 
 
 def convolve(x, kernel, bias, stride, padding) -> jax.Array:
@@ -77,11 +122,15 @@ def convolve(x, kernel, bias, stride, padding) -> jax.Array:
         for size, pad, taps in zip(x.shape[1:3], padding, kernel.shape)
     )
     shape = (x.shape[0], *sizes, kernel.shape[3])
+    if 0 in (*shape, x.size, kernel.size):  # nothing to sum
+        return jnp.broadcast_to(bias, shape)
     return _call(CONV, shape)(x, kernel, bias, geometry=_geometry(stride, padding))
 
 
 def convolve_gradient(x, g, shape, stride, padding) -> list[jax.Array]:
     """The gradients of `convolve` to its kernel [h, w, I, O] and bias, from that of its output."""
+    if 0 in (x.size, g.size):
+        return [jnp.zeros(shape, g.dtype), jnp.sum(g, (0, 1, 2))]
     return _call(CONV_GRADIENT, shape, shape[3:])(x, g, geometry=_geometry(stride, padding))
 
 

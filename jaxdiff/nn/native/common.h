@@ -59,6 +59,7 @@ static inline void help(void *data) {
 /* work(data, i) for all i < count. The caller waits for items begun by others and for no thread
  * that has yet to start: whoever comes late finds nothing to do, so that nobody can block. */
 static inline void share(XLA_FFI_CallFrame *frame, long count, void (*work)(void *, long), void *data) {
+  if (count < 1) return;
   int64_t threads = 1;
   XLA_FFI_ThreadPool_NumThreads_Args asked = {sizeof asked, NULL, frame->ctx, &threads};
   if (frame->api->XLA_FFI_ThreadPool_NumThreads(&asked)) threads = 1;

@@ -19,6 +19,7 @@ typedef struct {
   long high, wide;   /* tiles of an image */
   long tiles, block; /* of all images; worked on at a time */
   float *bias;       /* [parts, co] of its gradient */
+  float *broken;     /* [n]: not 0 where an image's output is not finite */
 } work;
 
 /* Where `tiles` share one transformed kernel, which is 16/9 as large as the kernel, and pay for it. */
@@ -98,8 +99,10 @@ static void transform_kernel(void *data, long k) {
   }
 }
 
-/* Aᵀ m A of one tile, and the bias: written where the image has pixels. */
-INLINE void transform_output(const work *w, long t, long o, const float *products, long apart) {
+/* Aᵀ m A of one tile, and the bias: written where the image has pixels. `odd` becomes NaN where one
+ * is not finite. */
+INLINE void transform_output(const work *w, long t, long o, const float *products, long apart,
+                             float *odd) {
   const conv *c = w->c;
   long image = t / w->wide / w->high, y = t / w->wide % w->high * 2, x = t % w->wide * 2;
   vec m[16], half[8];
@@ -114,8 +117,10 @@ INLINE void transform_output(const work *w, long t, long o, const float *product
   float *to = c->y + ((image * c->oh + y) * c->ow + x) * c->co + o;
   for (int i = 0; i < 2 && y + i < c->oh; i++) {
     const vec *h = half + 4 * i;
-    *(vec *)(to + i * c->ow * c->co) = h[0] + h[1] + h[2] + bias;
-    if (x + 1 < c->ow) *(vec *)(to + (i * c->ow + 1) * c->co) = h[1] - h[2] - h[3] + bias;
+    vec left = h[0] + h[1] + h[2] + bias, right = h[1] - h[2] - h[3] + bias;
+    *(vec *)(to + i * c->ow * c->co) = left;
+    if (x + 1 < c->ow) *(vec *)(to + (i * c->ow + 1) * c->co) = right;
+    *(vec *)odd += (left - left) + (right - right);
   }
 }
 
@@ -124,7 +129,8 @@ static void winograd_item(void *data, long item) {
   const conv *c = w->c;
   long from = item * w->block, to = min(w->tiles, from + w->block), count = to - from;
   long of_input = count * c->ci + V, of_output = count * 2 * V; /* not a power of 2 apart */
-  float *v = scratch(0, 16 * of_input), *m = scratch(2, 16 * of_output);
+  float *v = scratch(0, 16 * of_input), *m = scratch(2, 16 * of_output + count * V);
+  float *odd = memset(m + 16 * of_output, 0, count * V * sizeof(float));
   transform_input(w, from, to, v, of_input);
   conv product = {.ci = c->ci, .co = 2 * V, .kh = 1, .kw = 1, .stride = 1};
   long pieces = ceil_div(count, TILE);
@@ -138,15 +144,20 @@ static void winograd_item(void *data, long item) {
       }
     for (long t = from; t < to; t++)
       for (int q = 0; q < Q; q++)
-        transform_output(w, t, o + q * V, m + (t - from) * 2 * V + q * V, of_output);
+        transform_output(w, t, o + q * V, m + (t - from) * 2 * V + q * V, of_output,
+                         odd + (t - from) * V);
   }
+  for (long i = 0; i < count * V; i++)
+    if (odd[i] != 0) w->broken[(from + i / V) / w->wide / w->high] = 1;
 }
 
-void winograd(XLA_FFI_CallFrame *frame, conv *c) {
+const float *winograd(XLA_FFI_CallFrame *frame, conv *c) {
   work w = plan(c);
-  w.u = scratch(3, 16 * c->ci * c->co);
+  w.u = scratch(3, 16 * c->ci * c->co + c->n);
+  w.broken = memset(w.u + 16 * c->ci * c->co, 0, c->n * sizeof(float));
   share(frame, c->ci, transform_kernel, &w);
   share(frame, ceil_div(w.tiles, w.block), winograd_item, &w);
+  return w.broken;
 }
 
 /* ---- the gradient of the kernel and the bias ------------------------------------------------------ */
