@@ -17,7 +17,7 @@ from jaxdiff.checks import batch_of, image_shape
 from jaxdiff.operators import Stack
 from jaxdiff.schedules.ddpm import Steps
 from jaxdiff.units import to_image
-from jaxdiff.util.platform import jit, over_samples
+from jaxdiff.util.platform import choices, jit, over_samples
 from jaxdiff.util.pytree import pytree, replace_leaf
 
 
@@ -199,7 +199,8 @@ def _scan(sampler, steps, start, samples, x, keep):
     def body(x, step):
         return over_samples(partial(one_step, *step))(x, samples)
 
-    return jax.lax.scan(body, x, (steps, start + jnp.arange(len(steps))))
+    numbers = start + jnp.arange(len(steps))
+    return jax.lax.scan(body, x, (steps, numbers), unroll=choices().unroll)
 
 
 def _initial(samples, shape, dtype):
