@@ -42,7 +42,7 @@ NETWORK = CONFIGS["base"] | {"downsample_padding": 0} if DRY else CELEBAHQ
 STEPS, MANY = (4, 3) if DRY else (20, 32)
 SIGMA = 10 / 255
 OF_TORCH = ("ddpm", "dps", "dps-adaptive", "pigdm")
-METHODS = ("pigdm", "spectral") if DRY else (*OF_TORCH, "ddim", "spectral")
+METHODS = ("pigdm",) if DRY else (*OF_TORCH, "ddim", "spectral")
 SMALLEST = CONFIGS["base"] | {
     "block_out_channels": (8,),
     "down_block_types": ("DownBlock2D",),
@@ -237,7 +237,7 @@ def updated(dtype, pixels, monkeypatch):
     rng = np.random.default_rng(0)
     before = jax.tree.map(lambda w: 0.1 * rng.standard_normal(w.shape).astype("f"), shapes)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, eps=1e-3))
-    levels = jd.Schedule.from_config().alphas_cumprod.astype("f")
+    levels = jnp.asarray(jd.Schedule.from_config().alphas_cumprod, jnp.float32)
 
     def step(before, pixels):
         state = train.State(jnp.zeros((), jnp.int32), before, before, optimizer.init(before))
