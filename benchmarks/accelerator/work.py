@@ -83,7 +83,8 @@ def main() -> None:
         elif name in COMPILED:  # torch's programs stay in its process: the fewest images will do
             compile_all(name, [r for r in rows if r.batch == rows[0].batch], folder)
     print("ready", flush=True)
-    end = time.monotonic() + float(sys.stdin.readline() or 0)
+    seconds = float(sys.stdin.readline() or 0)
+    end = time.monotonic() + seconds
     for number, row in enumerate(rows):
         if time.monotonic() > end:
             break
