@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from jaxdiff.samplers.base import Draws, Sampler
 from jaxdiff.schedules import Steps
-from jaxdiff.util.platform import jit, over_samples
+from jaxdiff.util.platform import choices, jit, over_samples
 from jaxdiff.util.pytree import describe, pytree, replace_leaf
 
 
@@ -197,7 +197,8 @@ def _scan(sampler, steps, start, samples, x, keep):
     def body(x, step):
         return over_samples(partial(one_step, *step))(x, samples)
 
-    return jax.lax.scan(body, x, (steps, start + jnp.arange(len(steps))))
+    numbers = start + jnp.arange(len(steps))
+    return jax.lax.scan(body, x, (steps, numbers), unroll=choices().unroll)
 
 
 def _initial(scale, samples, shape, dtype):

@@ -50,12 +50,13 @@ class Pixels:
         epochs, within = np.divmod(place, len(self.train))
         chosen = [_order(len(self.train), seed, int(e))[i] for e, i in zip(epochs, within)]
         rng = np.random.default_rng([seed, step])
-        mirrored = rng.random(size) < 0.5
+        mirrored = (rng.random(size) < 0.5) & flip
         places = rng.random((size, 2))
-        images = np.stack(
-            [_crop(self.train[int(i)], self.size, at) for i, at in zip(chosen, places)]
-        )
-        return np.where(mirrored[:, None, None, None] & flip, images[:, :, ::-1], images)
+        images = np.empty((size, *self.validation.shape[1:]), np.uint8)
+        for image, i, at, mirror in zip(images, chosen, places, mirrored):
+            square = _crop(self.train[int(i)], self.size, at)
+            image[...] = square[:, ::-1] if mirror else square
+        return images
 
 
 @lru_cache(maxsize=2)
@@ -139,7 +140,9 @@ def prepare(
         temporary.replace(written)
     content = read_json(written)
     _check(folder, content, source, [size, size, channels], crop)
-    train, validation = (np.memmap(folder / f"{split}.uint8", np.uint8, "r") for split in SPLITS)
+    train, validation = (  # as plain arrays, whose slices cost a fourth
+        np.asarray(np.memmap(folder / f"{split}.uint8", np.uint8, "r")) for split in SPLITS
+    )
     validation = validation.reshape(-1, size, size, channels)
     if not crop:
         return Pixels(train.reshape(-1, size, size, channels), validation, content["skipped"])
