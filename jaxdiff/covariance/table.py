@@ -150,7 +150,7 @@ class SpectralCovariance:
         Args:
             denoiser: of the prior; images: [N, H, W, C] in [0, 1] that the prior should know, of
                 which the first n are used. Without any, n of the prior's own DDPM samples of 100
-                steps, which take four times as long as measuring on them.
+                steps, which take longer than measuring on them.
             key: of the noise.
             n: by default all images, or 64 samples.
             levels: noise levels, evenly spaced in log-SNR.

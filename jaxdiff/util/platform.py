@@ -36,7 +36,7 @@ class Choices:
 _CPU = Choices(
     vmap=False,
     options={
-        # jaxlib 0.10 hands reductions and convolutions to a library that is slower in a loop.
+        # XLA hands reductions and convolutions to a library that is slower in a loop.
         "xla_cpu_experimental_ynn_fusion_type": "",
         "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     },
