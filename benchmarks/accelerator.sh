@@ -2,7 +2,7 @@
 # On a machine with one NVIDIA GPU, Python 3.12, jax and torch for CUDA, and no network: all that is to be known
 # there, in nine minutes.
 #
-#   benchmarks/accelerator.sh OUT [PART ...]      parts: tests sampling precision memory train; by default all
+#   benchmarks/accelerator.sh OUT [PART ...]      parts: tests sampling precision memory profile train; by default all
 #
 # OUT gets report.md, results.jsonl (a line as soon as it is known) and log.txt, and of `train` the model, which
 # `cat OUT/model.tar.* | tar x` puts together. The exit code is 1 where a part failed. A second call adds to what is
@@ -20,10 +20,10 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:?name the folder for the results}")
 shift
-parts=" ${*:-tests sampling precision memory train} "
+parts=" ${*:-tests sampling precision memory profile train} "
 python=${PYTHON:-python3}
 wheels=${WHEELS:-.whl}
-scratch=${TMPDIR:-/tmp}/jaxdiff-accelerator
+scratch=${TMPDIR:-/tmp}/jaxdiff-accelerator # kept for a second call: compiled programs, the run
 failed=0 slack=1
 
 export ACCELERATOR_IMAGES=${ACCELERATOR_IMAGES:-.data/photos.npz}
@@ -37,7 +37,7 @@ if [ "${ACCELERATOR_DRY:-}" ]; then
 else
   unset ACCELERATOR_DRY
 fi
-export ACCELERATOR_RUN=${ACCELERATOR_RUN:-$scratch/run}
+export ACCELERATOR_SCRATCH=$scratch ACCELERATOR_RUN=${ACCELERATOR_RUN:-$scratch/run}
 export PYTHONPATH=$PWD:$scratch/site PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 export JAX_COMPILATION_CACHE_DIR=$scratch/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 export TORCHINDUCTOR_CACHE_DIR=$scratch/inductor
@@ -68,7 +68,6 @@ wants() { [[ $parts == *" $1 "* ]]; }
 
 # sampling prepares beside the tests, whose time no one measures, and waits for the lock that they hold.
 exec 9>"$scratch/lock"
-export ACCELERATOR_LOCK=$scratch/lock
 flock 9
 if wants sampling; then
   part sampling 330 9>&- &
@@ -79,6 +78,7 @@ flock -u 9
 if wants sampling; then wait "$sampling" || failed=1; fi
 if wants precision; then part precision 60 || failed=1; fi
 if wants memory; then part memory 75 || failed=1; fi
+if wants profile; then part profile 40 || failed=1; fi
 if wants train && [ -e "$ACCELERATOR_IMAGES" ]; then
   end=$((end - 45)) # to write what there is
   part train 600 INT

@@ -29,7 +29,7 @@ from benchmarks.accelerator.report import report as accelerator_report
 from benchmarks.accelerator.sessions import VARIANTS, sessions
 from benchmarks.contestants import COMPILED, METHODS, Workload
 from jaxdiff.data.images import packed_files
-from jaxdiff.util.platform import Choices
+from jaxdiff.util.platform import Choices, known
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,7 +94,7 @@ def test_what_runs_on_an_accelerator(tmp_path):
     text = (out / "report.md").read_text()
     assert "passed, 0 failed." in text and "**Tests on the GPU**: 0" not in text
     assert "| tiny 16², dps, batch 3, 2 steps |" in text and "Not ready" not in text
-    for title in ("Precision and invariance", "Memory", "Training"):
+    for title in ("Precision and invariance", "Memory", "Profile", "Training"):
         assert f"**{title}**" in text
     assert {path.name for path in out.iterdir()} >= {"report.md", "results.jsonl", "log.txt"}
     pieces = b"".join(path.read_bytes() for path in sorted(out.glob("model.tar.*")))
@@ -114,7 +114,8 @@ def test_what_is_asked_on_an_accelerator():
                 assert {("faces64", b, dtype, method) for b in (32, 256)} <= asked
     assert set(COMPILED) <= {s.name for s in sessions()}
     for choices, _ in VARIANTS.values():
-        dataclasses.replace(Choices(), **choices)
+        chosen = dataclasses.replace(Choices(), **choices)
+        assert all(known(name, value) for name, value in chosen.options.items())
 
 
 def test_the_report_of_an_accelerator(tmp_path):

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from benchmarks.accelerator.report import report
 from benchmarks.accelerator.sessions import (
     DRY,
+    LARGE,
     ROOT,
     SIZES,
     SMALL,
@@ -28,6 +28,8 @@ from benchmarks.accelerator.sessions import (
     sessions,
 )
 from benchmarks.contestants import SIGMA, Workload
+
+SCRATCH = Path(os.environ.get("ACCELERATOR_SCRATCH", "."))  # what the parts share
 
 
 def write(out: Path, **content) -> None:
@@ -56,11 +58,10 @@ def tests(out: Path, seconds: float) -> None:
 def sampling(out: Path, seconds: float) -> None:
     """All prepare at once, and are timed one at a time: not before the tests give the GPU's lock back."""
     end, every = time.monotonic() + seconds, sessions()
-    pool = ThreadPoolExecutor(2 if DRY else 12)
-    with tempfile.TemporaryDirectory() as temporary, open(os.environ["ACCELERATOR_LOCK"]) as lock:
-        networks(Path(temporary))
-        ready = [pool.submit(session.prepared, Path(temporary)) for session in every]
-        wait(ready, timeout=seconds if DRY else seconds / 2)
+    pool, folder = ThreadPoolExecutor(2 if DRY else 6), networks(SCRATCH / "networks")
+    ready = [pool.submit(session.prepared, folder) for session in every]
+    wait(ready, timeout=seconds if DRY else seconds / 2)
+    with open(SCRATCH / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for session, future in zip(every, ready):
             left = end - time.monotonic()
@@ -70,7 +71,7 @@ def sampling(out: Path, seconds: float) -> None:
             else:
                 write(out, part="sampling", contestant=session.name, error="not ready in time")
                 session.stop()  # it would disturb the others
-        pool.shutdown(wait=False, cancel_futures=True)
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def precision(out: Path, seconds: float) -> None:
@@ -126,25 +127,29 @@ def memory(out: Path, seconds: float) -> None:
     """Peaks of DPS on the large network, each in its process, and what the GPU has."""
     import jax
 
-    cases = memory_sessions()
-    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(4) as pool:
-        networks(Path(temporary))
+    folder = networks(SCRATCH / "networks")
 
-        def measure(session):  # beside each other: memory is each one's own
-            process = session.prepared(Path(temporary))
-            for answer in session.ask(process, seconds):
-                write(out, part="memory", **answer)
+    def measure(session):
+        for answer in session.ask(session.prepared(folder), seconds):
+            write(out, part="memory", **answer)
 
-        list(pool.map(measure, cases))
+    with ThreadPoolExecutor(4) as pool:  # beside each other: memory is each one's own
+        list(pool.map(measure, memory_sessions()))
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
     write(out, part="memory", limit_mb=limit and limit / 2**20)
 
 
-def train(out: Path, seconds: float) -> None:
-    """As many steps as fit, by what one takes here; a run that is there goes on.
+def profile(out: Path, seconds: float) -> None:
+    """What a step of DPS on the large network spends its time with."""
+    model, n = networks(SCRATCH / "networks") / LARGE, "1" if DRY else "8"
+    command = [sys.executable, "-m", "benchmarks.profile", "--model", model, "--n", n]
+    command += ["--steps", "2", "--top", "12", "--out", SCRATCH / "profile"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    write(out, part="profile", table=(SCRATCH / "profile" / "profile.md").read_text())
 
-    ACCELERATOR_IMAGES, RUN and TRAIN name the images, the run's folder and more options of `jaxdiff train`.
-    """
+
+def train(out: Path, seconds: float) -> None:
+    """As many steps as fit, by what one takes here; a run that is there goes on."""
     from benchmarks.accelerator.work import measure
 
     images, run = (Path(os.environ[f"ACCELERATOR_{name}"]) for name in ("IMAGES", "RUN"))
@@ -152,10 +157,8 @@ def train(out: Path, seconds: float) -> None:
     if (run / "settings.json").exists():
         steps = json.loads((run / "settings.json").read_text())["steps"]
     else:
-        with tempfile.TemporaryDirectory() as temporary:
-            networks(Path(temporary))
-            update = Workload(SMALL, size, "train", batch)
-            a_step = measure("jaxdiff", update, Path(temporary))["seconds"]
+        update, folder = Workload(SMALL, size, "train", batch), networks(SCRATCH / "networks")
+        a_step = measure("jaxdiff", update, folder)["seconds"]
         planned = float(os.environ.get("ACCELERATOR_TRAIN_SECONDS", seconds))
         steps = 12 if DRY else max(100, int(0.8 * (planned - 40) / a_step))
         write(out, part="train", images_per_second=batch / a_step, batch=batch, steps=steps)
@@ -170,7 +173,7 @@ def train(out: Path, seconds: float) -> None:
 
 
 def main() -> None:
-    parts = {f.__name__: f for f in (tests, sampling, precision, memory, train)}
+    parts = {f.__name__: f for f in (tests, sampling, precision, memory, profile, train)}
     parser = argparse.ArgumentParser(description="One part of benchmarks/accelerator.sh.")
     parser.add_argument("part", choices=[*parts, "report"])
     parser.add_argument("out", type=Path)

@@ -14,7 +14,7 @@ def report(out: Path) -> str:
     path = out / "results.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     found = [json.loads(line) for line in lines]
-    sections = (tests, sampling, precision, memory, train, done)
+    sections = (tests, sampling, precision, memory, profile, train, done)
     texts = [section([r for r in found if r["part"] == section.__name__]) for section in sections]
     return "\n\n".join(text for text in texts if text) + "\n"
 
@@ -125,6 +125,10 @@ def memory(found: list[dict]) -> str:
     head = ["contestant", "peak", "largest batch, by the line through them"]
     text = f"**Memory** of DPS on {LARGE}" + (f"; the GPU has {limit:.0f} MB" if limit else "")
     return f"{text}.\n\n{table(head, rows)}"
+
+
+def profile(found: list[dict]) -> str:
+    return f"**Profile**: {found[-1]['table'].strip()}" if found else ""
 
 
 def train(found: list[dict]) -> str:

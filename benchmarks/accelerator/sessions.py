@@ -39,7 +39,7 @@ VARIANTS = {
     "whole convolutions in bfloat16": ({"phases": False}, "bfloat16"),
     "XLA's attention": ({"attention": "xla"}, "bfloat16"),
     "cuDNN's attention": ({"attention": "cudnn"}, "bfloat16"),
-    "NHWC forced": ({"options": {"xla_gpu_force_conv_nhwc": "true"}}, "float32"),
+    "NHWC forced": ({"options": {"xla_gpu_force_conv_nhwc": "True"}}, "float32"),
     "loops in CUDA graphs": (
         {"options": {"xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUDNN,CUSTOM_CALL,WHILE"}},
         "float32",
@@ -82,7 +82,7 @@ class Session:
             for r in self.rows:
                 groups.setdefault((r.checkpoint, r.dtype), []).append(r)
             # In little memory: what does not fit is compiled all the same.
-            little = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"}
+            little = {"XLA_CLIENT_MEM_FRACTION": "0.1"}
             compiling = [
                 self.start(folder, "--compiling", rows=g, **little) for g in groups.values()
             ]
@@ -157,18 +157,22 @@ def memory_sessions() -> list[Session]:
     return [Session("jaxdiff", [r]) for r in remat] + [Session(n, [r]) for n in names for r in rows]
 
 
-def networks(folder: Path) -> None:
-    """The checkpoints as folders; the large one's weights are random: any take as long."""
+def networks(folder: Path) -> Path:
+    """The checkpoints, each a folder in it; the large one's weights are random: any take as long."""
     import jax
     from flax import nnx
 
     import jaxdiff as jd
     from benchmarks.__main__ import CELEBAHQ
 
+    folder.mkdir(exist_ok=True)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         for name in NETWORKS:
+            if (folder / name / "config.json").exists():
+                continue
             config = {"tiny": TINY, "celebahq": CELEBAHQ}.get(name)
             loaded = jd.load("faces64")
             if config is not None:
                 loaded = jd.UNet2D(config, rngs=nnx.Rngs(0)), jd.Schedule.from_config()
             jd.save(folder / name, *loaded)
+    return folder

@@ -32,7 +32,17 @@ def time_turns(run: Callable[[], Any]) -> list[float]:
     return turns
 
 
+def known_options() -> None:
+    """jaxdiff leaves out a compiler's option that this JAX has not: here it would be measured for nothing."""
+    from jaxdiff.util.platform import choices, compiler_options
+
+    if unknown := choices().options.keys() - compiler_options().keys():
+        raise ValueError(f"this JAX has no {', '.join(unknown)}")
+
+
 def measure(name: str, row: Workload, folder: Path) -> dict[str, Any]:
+    if name.startswith("jaxdiff,"):
+        known_options()
     began = time.perf_counter()
     run = started(name, row, folder)
     first = time.perf_counter() - began
