@@ -410,6 +410,16 @@ def test_convert_keeps_what_it_does_not_rewrite(folder, tmp_path):
     jd.load(folder)
 
 
+def test_convert_sets_another_checkpoints_table_aside(tiny, folder, tmp_path):
+    table = "spectral_covariance.safetensors"
+    content = (folder / table).read_bytes()
+    source = shutil.copytree(tiny, tmp_path / "without", ignore=shutil.ignore_patterns(table))
+    with pytest.warns(UserWarning, match=r"not of these weights, it is .*\.before now"):
+        convert(source, folder, keep=(table,))
+    assert not (folder / table).exists()
+    assert (folder / f"{table}.before").read_bytes() == content
+
+
 # --- the hub ----------------------------------------------------------------------------------------
 
 
