@@ -45,16 +45,16 @@ class Pixels:
         at a random place; with `flip`, every other image or so is mirrored. So a run that was
         stopped goes on with the images that it would have had.
         """
-        place = np.arange(step * size, (step + 1) * size)
-        epochs, within = np.divmod(place, len(self.train))
+        epochs, within = np.divmod(np.arange(step * size, (step + 1) * size), len(self.train))
         chosen = [_order(len(self.train), seed, int(e))[i] for e, i in zip(epochs, within)]
         rng = np.random.default_rng([seed, step])
-        mirrored = rng.random(size) < 0.5
+        mirrored = (rng.random(size) < 0.5) & flip
         places = rng.random((size, 2))
-        images = np.stack(
-            [_crop(self.train[int(i)], self.size, at) for i, at in zip(chosen, places)]
-        )
-        return np.where(mirrored[:, None, None, None] & flip, images[:, :, ::-1], images)
+        images = np.empty((size, *self.validation.shape[1:]), np.uint8)
+        for place, (i, at, mirror) in enumerate(zip(chosen, places, mirrored)):
+            square = _crop(self.train[int(i)], self.size, at)
+            images[place] = square[:, ::-1] if mirror else square
+        return images
 
 
 @lru_cache(maxsize=2)
@@ -135,7 +135,9 @@ def prepare(
     if known != (str(source), [size, size, channels], crop):
         cropped = ", to be cropped" if known[2] else ""
         raise ValueError(f"{folder}: holds {known[0]} at {known[1]}{cropped}, name another folder")
-    train, validation = (np.memmap(folder / f"{split}.uint8", np.uint8, "r") for split in SPLITS)
+    train, validation = (  # as plain arrays, whose slices cost a fourth
+        np.asarray(np.memmap(folder / f"{split}.uint8", np.uint8, "r")) for split in SPLITS
+    )
     validation = validation.reshape(-1, size, size, channels)
     if not crop:
         return Pixels(train.reshape(-1, size, size, channels), validation, content["skipped"])
