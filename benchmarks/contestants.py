@@ -158,12 +158,16 @@ def _of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
         unet = _diffusers(folder, kind)
         adam = torch.optim.AdamW(unet.parameters(), 3e-4)
         average = [p.detach().clone() for p in unet.parameters()]
-        run = _compiled(unet, kind) if kind in COMPILED else unet
+
+        def predict(x, t):
+            return unet(x, t, return_dict=False)[0]
+
+        run = _compiled(predict, kind) if kind in COMPILED else predict
 
         def update():
             t = torch.randint(0, 1000, (len(x),))
             with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
-                loss = ((run(x, t).sample - torch.randn_like(x)) ** 2).mean()
+                loss = ((run(x, t) - torch.randn_like(x)) ** 2).mean()
             adam.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -202,19 +206,20 @@ def _frozen(folder: str, kind: str, dtype) -> Callable:
     """A network for sampling, that computes in dtype: from states in float32 to noise in float32."""
     unet = _diffusers(folder, kind).eval().requires_grad_(False).to(dtype)
 
-    def network(x, t):
-        return SimpleNamespace(sample=unet(x.to(dtype), t).sample.float())
+    def predict(x, t):
+        return unet(x.to(dtype), t, return_dict=False)[0].float()
 
-    return _compiled(network, kind) if kind in COMPILED else network
+    run = _compiled(predict, kind) if kind in COMPILED else predict
+    return lambda x, t: SimpleNamespace(sample=run(x, t))
 
 
-def _compiled(unet, kind: str):
+def _compiled(predict: Callable, kind: str) -> Callable:
     """One program for all batch sizes, as long as torch can."""
     import torch
 
     backend = os.environ.get("ACCELERATOR_BACKEND", "inductor")
     mode = COMPILED[kind] if backend == "inductor" else None
-    network = torch.compile(unet, mode=mode, backend=backend)
+    network = torch.compile(predict, mode=mode, backend=backend)
 
     def run(x, t):
         torch.compiler.cudagraph_mark_step_begin()
