@@ -104,6 +104,8 @@ class Session:
                 row = self.rows[answer.pop("row")]
                 about = {"contestant": self.name, "workload": str(row)}
                 yield about | dataclasses.asdict(row) | answer
+        if process.returncode:
+            raise OSError(f"exit code {process.returncode}")
 
     def stop(self) -> None:
         self.stopped = True
