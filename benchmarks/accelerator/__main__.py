@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -57,12 +58,8 @@ def tests(out: Path, seconds: float) -> None:
 
 def sampling(out: Path, seconds: float) -> None:
     """All prepare at once, and are timed one at a time: not before the tests give the GPU's lock back."""
-<<<<<<< HEAD
-    end, every = time.monotonic() + seconds, sessions()
-=======
     end, only = time.monotonic() + seconds, os.environ.get("ACCELERATOR_ONLY", "")
     every = [session for session in sessions() if re.search(only, session.name)]
->>>>>>> accel
     pool, folder = ThreadPoolExecutor(2 if DRY else 6), networks(SCRATCH / "networks")
     ready = [pool.submit(session.prepared, folder) for session in every]
     wait(ready, timeout=seconds if DRY else seconds / 2)
@@ -70,14 +67,6 @@ def sampling(out: Path, seconds: float) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for session, future in zip(every, ready):
             left = end - time.monotonic()
-<<<<<<< HEAD
-            if left > 5 and future.done():
-                for answer in session.ask(future.result(), min(left - 5, 60)):
-                    write(out, part="sampling", **answer)
-            else:
-                write(out, part="sampling", contestant=session.name, error="not ready in time")
-                session.stop()  # it would disturb the others
-=======
             try:
                 if left < 5 or not future.done():
                     session.stop()  # it would disturb the others
@@ -86,7 +75,6 @@ def sampling(out: Path, seconds: float) -> None:
                     write(out, part="sampling", **answer)
             except OSError as e:  # or its process has died
                 write(out, part="sampling", contestant=session.name, error=str(e))
->>>>>>> accel
     pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -102,9 +90,9 @@ def precision(out: Path, seconds: float) -> None:
 
     cache_compiled_programs()
     many, count = (4, 2) if DRY else (32, 50)
-    denoiser, photograph = jd.Denoiser(*jd.load("faces64")), data.example()
-    steps = denoiser.schedule.steps(count)
-    blur = jd.operators.Blur(data.motion_kernel(17, seed=0), (64, 64))
+    denoiser = jd.Denoiser(*jd.load(networks(SCRATCH / "networks") / SMALL))
+    steps, photograph = denoiser.schedule.steps(count), data.example(SIZES[SMALL])
+    blur = jd.operators.Blur(data.motion_kernel(9, seed=0), photograph.shape[:2])
     noise = np.random.default_rng(0).standard_normal(photograph.shape)
     y = np.asarray(blur(photograph) + SIGMA * noise, np.float32)
     table = jd.SpectralCovariance.load("faces64")
@@ -185,6 +173,7 @@ def train(out: Path, seconds: float) -> None:
         config = run.with_name("config.json")
         config.write_text(json.dumps(TINY))
         command += ["--config", str(config)]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background would have it ignored
     os.execv(sys.executable, [*command, *os.environ.get("ACCELERATOR_TRAIN", "").split()])
 
 
@@ -198,10 +187,6 @@ def main() -> None:
     if arguments.part == "report":
         print(report(arguments.out))
         return
-<<<<<<< HEAD
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-=======
->>>>>>> accel
     began = time.monotonic()
     parts[arguments.part](arguments.out, arguments.seconds)
     write(arguments.out, part="done", name=arguments.part, seconds=time.monotonic() - began)
