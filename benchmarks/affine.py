@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
     @property
     def k(self):
-        return np.fft.fft2(np.asarray(self.blur.kernel))
+        return np.fft.fft2(np.fft.ifftshift(self.blur.kernel))
 
     @property
     def y_hat(self):
@@ -60,11 +60,11 @@ def coefficients(sampler: str, problem: Problem, c: jd.Steps):
         return ddpm - g * k * d / 2, g, np.full(s.shape, c.sigma)
     p = s * (1 - a) / (a * s + 1 - a)
     if sampler == "ddpm-covariance":
-        return ddpm, 0, np.sqrt(c.x0_coef**2 * p + c.noise * c.posterior_variance)
+        return ddpm, 0, np.sqrt(c.x0_coef**2 * p + c.posterior_variance)
     gain = p / (np.abs(k) ** 2 / 4 * p + problem.sigma**2)
     g = c.x0_coef * np.conj(k) / 2 * gain
     drawn = c.x0_coef**2 * problem.sigma**2 * gain if sampler == "spectral" else 0
-    return ddpm - g * k * d / 2, g, np.sqrt(drawn + c.noise * c.posterior_variance + 0 * s)
+    return ddpm - g * k * d / 2, g, np.sqrt(drawn + c.posterior_variance + 0 * s)
 
 
 def law(sampler: str, problem: Problem, steps: jd.Steps):

@@ -8,12 +8,15 @@ another's cores, and memory is each one's own.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,13 +34,19 @@ METHODS = {
     "diffuse-jax": SAMPLERS[:2],
 }
 PACKAGES = {"azula": "azula", "diffuse-jax": "diffuse"}
+COMPILED = {  # the modes of torch.compile; those beyond the first take part on a GPU only
+    "torch.compile": None,
+    "torch.compile CUDA graphs": "reduce-overhead",
+    "torch.compile max-autotune": "max-autotune",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
     """A method on a checkpoint's network: so many steps of so many images at once.
 
-    `remat` is jaxdiff's; the others do what they do without.
+    `remat` is jaxdiff's; the others do what they do without. `dtype` is what the network computes
+    in; states are float32.
     """
 
     checkpoint: str
@@ -46,11 +55,13 @@ class Workload:
     batch: int
     steps: int = 1
     remat: bool = False
+    dtype: str = "float32"
 
     def __str__(self):
         steps = f", {self.steps} steps" if self.steps > 1 else ""
         remat = ", remat" if self.remat else ""
-        return f"{self.checkpoint} {self.size}², {self.method}, batch {self.batch}{steps}{remat}"
+        dtype = "" if self.dtype == "float32" else f", {self.dtype}"
+        return f"{self.checkpoint} {self.size}², {self.method}, batch {self.batch}{steps}{remat}{dtype}"
 
 
 def images(workload: Workload) -> np.ndarray:
@@ -65,11 +76,15 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
 
     import jaxdiff as jd
     from jaxdiff.cli.terminal import cache_compiled_programs
+    from jaxdiff.samplers.presets import named
     from jaxdiff.train import loop as train
     from jaxdiff.util.platform import jit
 
     cache_compiled_programs()
-    unet, schedule = jd.load(folder)
+    # Training keeps float32 weights, and chooses itself what it computes in.
+    kept = "float32" if workload.method == "train" else workload.dtype
+    unet, schedule = _load(folder, kept)
+    assert isinstance(schedule, jd.schedules.DDPMSchedule)
     denoiser, x = jd.Denoiser(unet, schedule, remat=workload.remat), images(workload)
     if workload.method == "forward":
         forward: Any = jit(jd.UNet2D.__call__)
@@ -94,16 +109,20 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
     sampler: Any = jd.DDPM(denoiser)
     if workload.method != "ddpm":
         blur = jd.operators.Blur(np.ones((9, 9)) / 81, (workload.size, workload.size))
-        y = np.clip(x[0] / 2 + 0.5, 0, 1)
-        sampler = (
-            jd.DPS(denoiser, blur, y)
-            if workload.method == "dps"
-            else jd.PiGDM(denoiser, blur, y, SIGMA)
-        )
+        y, table = np.clip(x[0] / 2 + 0.5, 0, 1), jd.SpectralCovariance.load("faces64")
+        sampler = named(workload.method, denoiser, blur, y, SIGMA, covariance=table)
     steps = schedule.steps(workload.steps)
     rng = np.random.default_rng(1)
     noise = rng.standard_normal((workload.steps + 1, *x.shape)).astype("f")
-    return lambda: jax.block_until_ready(jd.sample(sampler, steps, noise=noise))
+    key = jax.random.key(0)
+    return lambda: jax.block_until_ready(jd.sample(sampler, steps, noise=noise, key=key))
+
+
+@functools.cache  # of a process with several workloads
+def _load(folder: str, dtype: str) -> tuple[Any, Any]:
+    import jaxdiff as jd
+
+    return jd.load(folder, dtype=dtype)
 
 
 def of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
@@ -113,6 +132,8 @@ def of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
     make = _of_azula if kind == "azula" else partial(_of_torch, kind=kind)
     if torch.cuda.is_available():
         torch.set_default_device("cuda")
+        torch.set_float32_matmul_precision("high")  # TF32, which is JAX's default
+        torch.backends.cudnn.benchmark = True  # XLA tries convolutions too
 
         def finished(run):
             run()
@@ -124,26 +145,26 @@ def of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
 
 def _of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
     import torch
-    from diffusers.models.unets.unet_2d import UNet2DModel
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     from tests.parity import course
 
-    device = torch.get_default_device()
-    unet: Any = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False)
-    unet = unet.to(device)
-    scheduler = DDPMScheduler()
-    x = torch.tensor(images(workload).transpose(0, 3, 1, 2), device=device)
+    dtype = getattr(torch, workload.dtype)
+    with torch.device("cpu"):  # where diffusers keeps its numbers: no kernels for them
+        scheduler = DDPMScheduler()
+    x = torch.tensor(images(workload).transpose(0, 3, 1, 2), device=torch.get_default_device())
     if kind != "torch":
-        unet, x = (a.to(memory_format=torch.channels_last) for a in (unet, x))
+        x = x.to(memory_format=torch.channels_last)
     if workload.method == "train":
+        unet = _diffusers(folder, kind)
         adam = torch.optim.AdamW(unet.parameters(), 3e-4)
         average = [p.detach().clone() for p in unet.parameters()]
-        run = torch.compile(unet) if kind == "torch.compile" else unet
+        run = _compiled(unet, kind) if kind in COMPILED else unet
 
         def update():
             t = torch.randint(0, 1000, (len(x),))
-            loss = ((run(x, t).sample - torch.randn_like(x)) ** 2).mean()
+            with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+                loss = ((run(x, t).sample - torch.randn_like(x)) ** 2).mean()
             adam.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -153,9 +174,7 @@ def _of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
                     mean.lerp_(p, 1e-3)
 
         return update
-    unet = unet.eval().requires_grad_(False)
-    if kind == "torch.compile":
-        unet = torch.compile(unet)
+    unet = _frozen(folder, kind, dtype)
     if workload.method == "forward":
 
         def forward():
@@ -168,6 +187,44 @@ def _of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
     measured = {"blur": blur, "y": torch.clamp(x / 2 + 0.5, 0, 1), "sigma": SIGMA}
     method, count = workload.method, workload.steps
     return lambda: course.trajectory(method, unet, scheduler, count, noise, **measured)
+
+
+def _diffusers(folder: str, kind: str) -> Any:
+    import torch
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    model: Any = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False)
+    layout = torch.contiguous_format if kind == "torch" else torch.channels_last
+    return model.to(torch.get_default_device()).to(memory_format=layout)
+
+
+@functools.cache  # one program for several workloads
+def _frozen(folder: str, kind: str, dtype) -> Callable:
+    """A network for sampling, that computes in dtype: from states in float32 to noise in float32."""
+    unet = _diffusers(folder, kind).eval().requires_grad_(False).to(dtype)
+
+    def network(x, t):
+        return SimpleNamespace(sample=unet(x.to(dtype), t).sample.float())
+
+    return _compiled(network, kind) if kind in COMPILED else network
+
+
+def _compiled(unet, kind: str):
+    """One program for all batch sizes, as long as torch can."""
+    import torch
+
+    backend = os.environ.get("ACCELERATOR_BACKEND", "inductor")
+    mode = COMPILED[kind] if backend == "inductor" else None
+    network = torch.compile(unet, mode=mode, backend=backend)
+
+    def run(x, t):
+        torch.compiler.cudagraph_mark_step_begin()
+        torch._dynamo.maybe_mark_dynamic(x, 0)
+        return network(
+            x, torch.as_tensor(t, device=x.device)
+        )  # a CPU's number would stop CUDA graphs
+
+    return run
 
 
 def _of_azula(workload: Workload, folder: str) -> Callable[[], Any]:
@@ -250,13 +307,15 @@ def of_diffuse(workload: Workload, folder: str) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(run(unet, blur, y, key))
 
 
-def gemm() -> Callable[[], float]:
+def gemm(dtype: str = "float32") -> Callable[[], float]:
     """GFLOP/s of a product of square matrices by torch: what the machine can do at this moment."""
     import torch
 
     cuda = torch.cuda.is_available()
     size = 8192 if cuda else 2048
-    a = torch.randn(size, size, device="cuda" if cuda else "cpu")
+    if cuda:
+        torch.set_float32_matmul_precision("high")
+    a = torch.randn(size, size, device="cuda" if cuda else "cpu", dtype=getattr(torch, dtype))
 
     def run():
         started = time.perf_counter()
@@ -270,7 +329,7 @@ def gemm() -> Callable[[], float]:
 
 def peak_mb(name: str) -> float:
     """The most memory of the accelerator that was in use, or where there is none, resident."""
-    if name in ("jaxdiff", "diffuse-jax"):
+    if name.startswith(("jaxdiff", "diffuse-jax")):
         import jax
 
         stats = jax.devices()[0].memory_stats()
@@ -288,6 +347,17 @@ def peak_mb(name: str) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def contestant(name: str, workload: Workload, folder: str) -> Callable[[], Any]:
+    """What does the work, once a call."""
+    if name == "gemm":
+        return gemm(workload.dtype)
+    if name.startswith("jaxdiff"):  # and one with JAXDIFF_CHOICES
+        return of_jax(workload, folder)
+    return (
+        of_diffuse(workload, folder) if name == "diffuse-jax" else of_torch(workload, folder, name)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="One contestant; see python -m benchmarks.")
     parser.add_argument("name", choices=[*METHODS, "gemm"])
@@ -296,14 +366,8 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.perf_counter()
     workload = Workload(**json.loads(arguments.workload))
-    makers = {"jaxdiff": of_jax, "diffuse-jax": of_diffuse}
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the answers
-        if arguments.name == "gemm":
-            run: Callable[[], Any] = gemm()
-        elif arguments.name in makers:
-            run = makers[arguments.name](workload, arguments.folder)
-        else:
-            run = of_torch(workload, arguments.folder, arguments.name)
+        run = contestant(arguments.name, workload, arguments.folder)
         run()
     print("first", flush=True)
     runs, second = 1, time.perf_counter()

@@ -135,8 +135,7 @@ def build(cell: Cell, images: np.ndarray, denoiser, covariance):
 def drawing(cell: Cell, operator, sigma, y, sampler, denoiser) -> Callable:
     """(draws, seed) → posterior samples [N, draws, H, W, C] and the iterations of its solver."""
     if sampler is None:
-        half = [s // 2 for s in operator.kernel.shape]
-        kernel = np.roll(np.asarray(operator.kernel), half, (0, 1))  # its centre in the middle
+        kernel = np.asarray(operator.kernel)  # its centre in the middle
         network, iterations = _azula_network(), int(cell.sampler[-1])
 
         def by_azula(draws, seed):
@@ -174,7 +173,7 @@ def seconds_a_draw(cell: Cell, images: np.ndarray, denoiser, covariance) -> floa
 
 def wiener_constant(y: np.ndarray, operator, images: np.ndarray) -> float:
     """PSNR of K*/(|K|² + c)·y for a blur K, at the c that is best for these very images."""
-    transfer = np.fft.fft2(np.asarray(operator.kernel))[..., None]
+    transfer = np.fft.fft2(np.fft.ifftshift(operator.kernel))[..., None]
     spectra = np.fft.fft2(y, axes=(1, 2))
 
     def restored(c):

@@ -8,25 +8,36 @@
 (4, 64, 64, 3)
 """
 
-from jaxdiff import data, metrics, operators, priors
+from jaxdiff import data, metrics, noise, operators, priors, samplers, schedules
 from jaxdiff.checkpoints.diffusers import load, save
-from jaxdiff.covariance.table import SpectralCovariance
-from jaxdiff.denoiser import Denoiser, Prediction
+from jaxdiff.covariance import SpectralCovariance
+from jaxdiff.denoiser import Denoiser, Prediction, Prior
 from jaxdiff.nn.config import UNet2DConfig
 from jaxdiff.nn.unet import UNet2D
+from jaxdiff.observation import Observation
+from jaxdiff.restoration import Restoration, restore
 from jaxdiff.samplers import DDIM, DDPM, DPS, PiGDM, SpectralPosterior
 from jaxdiff.sampling import sample
-from jaxdiff.schedules.ddpm import Schedule, ScheduleConfig, Steps
+from jaxdiff.schedules import Level, Schedule, ScheduleConfig, Steps
+from jaxdiff.util import moved
+from jaxdiff.util.pytree import pytree, static
+from jaxdiff.wiener import wiener
 
-__version__ = "0.1.0"
+moved.install()
+
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "DDIM",
     "DDPM",
     "DPS",
     "Denoiser",
+    "Level",
+    "Observation",
     "PiGDM",
     "Prediction",
+    "Prior",
+    "Restoration",
     "Schedule",
     "ScheduleConfig",
     "SpectralCovariance",
@@ -37,8 +48,30 @@ __all__ = [
     "data",
     "load",
     "metrics",
+    "noise",
     "operators",
+    "plot",
     "priors",
+    "pytree",
+    "restore",
     "sample",
+    "samplers",
     "save",
+    "schedules",
+    "static",
+    "wiener",
 ]
+
+
+def __getattr__(name: str):
+    """`jd.plot`, which takes a second to import, at its first use."""
+    if name == "plot":
+        import importlib
+
+        return importlib.import_module("jaxdiff.plot")
+    raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -1,13 +1,17 @@
 """From a network and a schedule to a denoiser: x_t → x̂₀."""
 
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
-from jaxdiff.nn.unet import UNet2D
-from jaxdiff.schedules.ddpm import Schedule, Steps
+from jaxdiff.operators import Affine, Operator
+from jaxdiff.schedules import Level, Schedule
 from jaxdiff.util.pytree import pytree, static
 
 
@@ -25,28 +29,66 @@ class Prediction(NamedTuple):
     fraction: jax.Array | None = None
 
 
+class Prior(ABC):
+    """What a sampler asks of a prior: x̂₀(x_t, level) = E[x₀ | x_t], and what its states mean.
+
+    A subclass is a pytree with `__call__`; a network's `Denoiser` also says more in `predict`.
+    Attributes: `decode`, the operator from its states to images in [0, 1]; `shape` [H, W, C] of the
+    states and `schedule`, where they are known.
+    """
+
+    shape: Any = None
+    schedule: Any = None
+    decode: Any = Affine(0.5, 0.5)  # [-1, 1]
+
+    @abstractmethod
+    def __call__(self, x, at) -> jax.Array:
+        """x̂₀ of x_t [..., H, W, C] at a `Level`, or at a time of the schedule."""
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of a sampler's state."""
+        return jnp.result_type(float)
+
+    def level(self, at) -> Level:
+        """A level as it is, or that of a time of the schedule."""
+        return at if isinstance(at, Level) else self.schedule.level(at)
+
+    def predict(self, x, at: Level) -> Prediction:
+        """x̂₀, and the ε̂ that follows from it."""
+        x0_hat = self(x, at)
+        return Prediction(x0_hat, (x - at.alpha * x0_hat) * (1 / at.sigma))
+
+    def image(self, x) -> jax.Array:
+        """A state as people see it: decoded, in [0, 1]."""
+        return jnp.clip(self.decode(x), 0, 1)
+
+    def state(self, image) -> jax.Array:
+        """The state of an image."""
+        return self.decode.pinv(image)
+
+
 @pytree
-class Denoiser:
-    """x̂₀(x_t, t) = E[x₀ | x_t] by a network, with the config's prediction type and clipping.
+class Denoiser(Prior):
+    """x̂₀(x_t, t) = E[x₀ | x_t] by a network, as the schedule reads its output.
 
-    epsilon: x̂₀ = (x_t − √(1−ᾱ_t)·ε̂)/√ᾱ_t; sample: x̂₀ is the output; v_prediction:
-    x̂₀ = √ᾱ_t·x_t − √(1−ᾱ_t)·v̂. Then dynamic thresholding (Saharia et al. 2022, per image) or
-    clipping to ±clip_sample_range, as `schedule.config` says.
-
-    Anything callable as `denoiser(x_t, t)` can stand in for it, such as `jd.priors.Gaussian`.
+    For DDPM checkpoints, by prediction type: epsilon: x̂₀ = (x_t − √(1−ᾱ_t)·ε̂)/√ᾱ_t; sample: x̂₀ is
+    the output; v_prediction: x̂₀ = √ᾱ_t·x_t − √(1−ᾱ_t)·v̂. Then dynamic thresholding or clipping,
+    as the schedule's config says.
 
     Args:
-        unet, schedule: what `jd.load` returns.
+        network, schedule: what `jd.load` returns; the network is any pytree called as
+            `network(x [n, H, W, C], t, class_labels)`.
         class_label: for a class-conditional network, the class of every sample: an integer, or
             an embedding [time_embed_dim].
+        decode: the operator from the network's states to images in [0, 1].
         remat: rematerialisation, for a guided sampler (DPS, ΠGDM) whose gradient does not fit:
-            what the gradient needs of the network is computed again and not kept. A DPS step of
-            CelebA-HQ's network at 256² takes 647 MB of temporaries instead of 1315, and 1.3 times
-            as long (CPU).
+            what the gradient needs of the network is computed again and not kept, for half of the
+            temporary memory and a third more time.
 
     Raises:
         ValueError: if the network's outputs do not fit the schedule's variance type, or the
-            class label is missing.
+            class label is missing or none that the network knows.
 
     Example:
         >>> import jaxdiff as jd
@@ -55,13 +97,15 @@ class Denoiser:
         (64, 64, 3)
     """
 
-    unet: UNet2D
+    network: Any
     schedule: Schedule
     class_label: Any = None
+    decode: Operator = Affine(0.5, 0.5)
     remat: bool = static(default=False)
 
     def __post_init__(self):
-        c, variance_type = self.unet.config, self.schedule.config.variance_type
+        c = self.network.config
+        variance_type = getattr(getattr(self.schedule, "config", None), "variance_type", "")
         learned = variance_type.startswith("learned")
         expected = c.in_channels * (2 if learned else 1)
         if c.out_channels != expected:
@@ -69,69 +113,111 @@ class Denoiser:
                 f"out_channels: variance_type {variance_type!r} with {c.in_channels} input channels "
                 f"needs {expected}, the network has {c.out_channels}"
             )
-        if (c.class_embed_type or c.num_class_embeds) and self.class_label is None:
+        conditional = c.class_embed_type is not None or c.num_class_embeds is not None
+        if conditional and self.class_label is None:
             raise ValueError("class_label: this network is class-conditional: pass the class")
+        if not conditional and self.class_label is not None:
+            raise ValueError("class_label: this network is not class-conditional, leave it out")
+        if conditional:
+            self._check_label(c)
+
+    def _check_label(self, c):
+        label = self.class_label
+        if isinstance(label, jax.core.Tracer) or c.class_embed_type is not None:
+            return
+        label, count = jnp.asarray(label), c.num_class_embeds
+        whole = jnp.issubdtype(label.dtype, jnp.integer) and label.ndim == 0
+        if not (whole and 0 <= int(label) < count):
+            raise ValueError(
+                f"class_label: expected an integer from 0 to {count - 1}, got {self.class_label!r}"
+            )
+
+    @property
+    def unet(self) -> Any:
+        """The network, by its name in the first release."""
+        return self.network
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
         """[H, W, C] of the images it was trained on, where the config says so."""
-        c = self.unet.config
+        c = self.network.config
         return None if c.size is None else (*c.size, c.in_channels)
 
     @property
     def dtype(self):
         """The dtype of a sampler's state: the network's, float32 at least."""
-        return jnp.promote_types(self.unet.dtype, jnp.float32)
+        return jnp.promote_types(self.network.dtype, jnp.float32)
 
-    def __call__(self, x_t, t) -> jax.Array:
-        """x̂₀ in [-1, 1] of x_t [H, W, C] or [n, H, W, C] at one timestep t."""
-        return self.predict(x_t, t).x0_hat
+    def __call__(self, x, at) -> jax.Array:
+        """x̂₀ of x_t [H, W, C] or [n, H, W, C] at one level or timestep, in the network's units."""
+        return self.predict(x, self.level(at)).x0_hat
 
-    def predict(self, x_t, t) -> Prediction:
+    def predict(self, x, at: Level) -> Prediction:
         """x̂₀, ε̂ and, where the network predicts one, the variance."""
-        config, dtype = self.schedule.config, x_t.dtype
-        batch = x_t if x_t.ndim == 4 else x_t[None]
+        s = self.schedule.scalings(self._in_dtype(at, x.dtype))
+        batch = x if x.ndim == 4 else x[None]
         labels = self.class_label
         if labels is not None:
             labels = jnp.asarray(labels)
             labels = jnp.broadcast_to(labels, (batch.shape[0], *labels.shape))
         # A network of one's own need not know remat.
-        network = partial(self.unet, remat=True) if self.remat else self.unet
-        output = network(batch, t, labels).astype(dtype).reshape(*x_t.shape[:-1], -1)
-        variance = fraction = None
-        if config.variance_type == "learned":
-            output, variance = jnp.split(output, 2, -1)
-        elif config.variance_type == "learned_range":
-            output, raw = jnp.split(output, 2, -1)
-            fraction = (raw + 1) / 2
+        network = partial(self.network, remat=True) if self.remat else self.network
+        output = network(s.into * batch, s.time, labels).astype(x.dtype)
+        output, variance = self.schedule.split(output.reshape(*x.shape[:-1], -1))
+        x0_hat = (s.skip * x + s.out * output) * s.gain
+        eps = s.noise[0] * x + s.noise[1] * output
+        return Prediction(self.schedule.bounded(x0_hat), eps, **variance)
 
-        signal = jnp.asarray(self.schedule.sqrt_alphas_cumprod, dtype)[t]
-        noise = jnp.asarray(self.schedule.sqrt_one_minus_alphas_cumprod, dtype)[t]
-        if config.prediction_type == "epsilon":
-            # Times a reciprocal, here and below: see GroupNorm.
-            x0_hat, eps = (x_t - noise * output) * (1 / signal), output
-        elif config.prediction_type == "sample":
-            x0_hat, eps = output, (x_t - signal * output) * (1 / noise)
-        else:
-            x0_hat, eps = signal * x_t - noise * output, signal * output + noise * x_t
-        if config.thresholding:
-            x0_hat = _threshold(x0_hat, config.dynamic_thresholding_ratio, config.sample_max_value)
-        elif config.clip_sample:
-            x0_hat = jnp.clip(x0_hat, -config.clip_sample_range, config.clip_sample_range)
-        return Prediction(x0_hat, eps, variance, fraction)
+    @staticmethod
+    def _in_dtype(at: Level, dtype) -> Level:
+        return Level(at.t, jnp.asarray(at.alpha, dtype), jnp.asarray(at.sigma, dtype))
 
 
-def _threshold(x, ratio, max_value):
-    s = jnp.quantile(jnp.abs(x), ratio, axis=(-3, -2, -1), keepdims=True)
-    s = jnp.clip(s, 1, max_value)
-    return jnp.clip(x, -s, s) / s
+@pytree
+class Called(Prior):
+    """A callable as a prior: x̂₀ = call(x, level), or call(x, t) where its second argument is named t."""
+
+    call: Any
+    function: Callable | None = static(default=None)
+    by_time: bool = static(default=False)
+
+    @property
+    def shape(self) -> Any:
+        """Where the callable has such an attribute."""
+        return getattr(self._callable, "shape", None)
+
+    @property
+    def schedule(self) -> Any:
+        """Where the callable has such an attribute."""
+        return getattr(self._callable, "schedule", None)
+
+    @property
+    def dtype(self) -> Any:
+        """The callable's, or JAX's float."""
+        return getattr(self._callable, "dtype", jnp.result_type(float))
+
+    @property
+    def _callable(self) -> Any:
+        return self.function or self.call
+
+    def __call__(self, x, at):
+        return self._callable(x, at.t if self.by_time and isinstance(at, Level) else at)
 
 
-def predict(denoiser, x_t, c: Steps) -> Prediction:
-    """The prediction of any denoiser: one that only gives x̂₀ has its ε̂ derived."""
-    if hasattr(denoiser, "predict"):
-        return denoiser.predict(x_t, c.t)
-    x0_hat = denoiser(x_t, c.t)
-    reciprocal = 1 / jnp.sqrt(1 - c.alphas_cumprod)
-    eps = (x_t - jnp.sqrt(c.alphas_cumprod) * x0_hat) * reciprocal
-    return Prediction(x0_hat, eps)
+def as_prior(denoiser) -> Prior:
+    """A prior from what a user passes: a `Prior`, or a callable `(x, level)`.
+
+    One whose second argument is named `t` is called with a timestep, as in the first release.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(denoiser, Prior):
+        return denoiser
+    if not callable(denoiser) or isinstance(denoiser, type):
+        raise TypeError(f"denoiser: expected jd.Denoiser(network, schedule), got {denoiser!r}")
+    parameters = list(inspect.signature(denoiser).parameters)
+    by_time = len(parameters) > 1 and parameters[1] in ("t", "timestep")
+    if inspect.isfunction(denoiser):
+        return Called(None, denoiser, by_time)
+    return Called(denoiser, None, by_time)

@@ -1,6 +1,7 @@
 """The whole trajectory: one scan over steps of a step mapped over samples."""
 
 import dataclasses
+import math
 import operator
 from contextlib import nullcontext
 from functools import partial
@@ -13,12 +14,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm.auto import tqdm
 
-from jaxdiff.checks import batch_of, image_shape
-from jaxdiff.operators import Stack
-from jaxdiff.schedules.ddpm import Steps
-from jaxdiff.units import to_image
-from jaxdiff.util.platform import jit, over_samples
-from jaxdiff.util.pytree import pytree, replace_leaf
+from jaxdiff.samplers.base import Draws, Sampler
+from jaxdiff.schedules import Steps
+from jaxdiff.util.platform import choices, jit, over_samples
+from jaxdiff.util.pytree import describe, pytree, replace_leaf
 
 
 @pytree
@@ -55,11 +54,11 @@ def sample(
         key: a `jax.random.key`; [B] of them give each measurement of a batch its own.
         n: how many samples, of each measurement where y is a batch of B.
         noise: replaces the draws: [T + 1, n, H, W, C], or [T + 1, B, n, H, W, C] for a batch;
-            noise[0] is x_T, noise[i + 1] the z of step i. A sampler that draws more than z
+            noise[0] is x_T / σ_T, noise[i + 1] the z of step i. A sampler that draws more than z
             (`SpectralPosterior`, where the operator is no `Blur`) takes the rest from `key`.
         keep: a function `(x, info)` of the state after a step and the step's info (`t`, `x0_hat`,
-            and `residual` where there is a measurement), for one sample, in the network's
-            [-1, 1]. What it returns is stacked over the steps: only then memory grows with T.
+            and `residual` where there is a measurement), for one sample, in the prior's units.
+            What it returns is stacked over the steps: only then memory grows with T.
         progress: show a bar. The scan then runs in about 20 pieces of one compiled program, so
             the bar needs no callbacks: the program can be cached, and it works on many devices.
         batch_size: the most samples to run at once; all by default.
@@ -74,8 +73,9 @@ def sample(
         `keep`, a pair of them and the kept tree with leaves [T, n, ...] or [T, B, n, ...].
 
     Raises:
-        ValueError: if neither key nor noise is given, for a shape that does not fit, n < 1, an unknown
-            precision.
+        TypeError: for a sampler, steps, a key or a sharding of another type.
+        ValueError: if neither key nor noise is given, for a shape that does not fit, n < 1, an
+            unknown precision, a sharding that leaves devices without samples.
 
     Example:
         >>> import jax, jaxdiff as jd
@@ -86,19 +86,18 @@ def sample(
         >>> images.shape, x0.shape
         ((2, 64, 64, 3), (3, 2, 64, 64, 3))
     """
-    dtype = jnp.dtype(getattr(sampler.denoiser, "dtype", jax.dtypes.canonicalize_dtype(float)))
+    _check(sampler, steps, key, n, batch_size, sharding, precision)
+    dtype = jnp.dtype(sampler.denoiser.dtype)
     noise = None if noise is None else jnp.asarray(noise, dtype)
-    shape, draws_more = _image_shape(sampler, noise), getattr(sampler, "draws_more", False)
-    sampler, own, lead = _split(sampler)
+    shape = sampler.shape or (None if noise is None else noise.shape[-3:])
+    if shape is None:
+        raise ValueError(
+            "the prior's config names no sample_size: pass noise= of the size you want"
+        )
+    sampler, own, lead = sampler.split()
     total_steps = len(steps)
     if noise is not None:
         n = noise.shape[len(lead) + 1] if noise.ndim > len(lead) + 1 else n
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n: expected a positive integer, got {n!r}")
-    if precision not in (None, "default", "high", "highest"):
-        raise ValueError(f"precision: expected 'default', 'high' or 'highest', got {precision!r}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size: expected a positive integer, got {batch_size}")
     lead = (*lead, int(n))
     if noise is not None and noise.shape != (total_steps + 1, *lead, *shape):
         raise ValueError(
@@ -110,15 +109,14 @@ def sample(
     keys = None
     if noise is not None:
         noise = jnp.moveaxis(noise.reshape(total_steps + 1, total, *shape), 0, 1)
-    if key is None and (noise is None or draws_more):
-        also = ", or the noise itself" if noise is None else ": this sampler draws more than noise="
-        raise ValueError(f"key: pass jax.random.key(seed){also}")
+    if key is None and noise is None:
+        raise ValueError("key: pass jax.random.key(seed), or the noise itself")
     if key is not None:
         keys = _keys(_typed_key(key, lead[:-1]), image, number)
     devices = 1 if sharding is None else sharding.mesh.size
     size = min(batch_size or total, total)
     size = -(-size // devices) * devices
-    steps = steps.astype(dtype)
+    steps, scale = steps.astype(dtype), jnp.asarray(steps.start, dtype)
     # JAX takes a str and none of its subclasses, such as the command line's enumeration.
     precise = nullcontext() if precision is None else jax.default_matmul_precision(str(precision))
 
@@ -135,7 +133,9 @@ def sample(
                 None if noise is None else noise[chosen],
             )
             chunks.append(
-                _trajectory(sampler, steps, chunk, segment, bar, shape, dtype, keep, sharding)
+                _trajectory(
+                    sampler, steps, scale, chunk, segment, bar, shape, dtype, keep, sharding
+                )
             )
 
     def unflatten(axis, *arrays):
@@ -149,62 +149,62 @@ def sample(
     return images, jax.tree.map(partial(unflatten, 1), *(kept for _, kept in chunks))
 
 
-def _trajectory(sampler, steps, samples, segment, bar, shape, dtype, keep, sharding):
+def _trajectory(sampler, steps, scale, samples, segment, bar, shape, dtype, keep, sharding):
     """All steps of one chunk of samples: one program, or pieces of one with a bar between."""
     total = len(steps)
     static = (shape, dtype, keep, sharding)
     if segment == total:
-        x, kept = _whole(sampler, steps, samples, *static)
+        x, kept = _whole(sampler, steps, scale, samples, *static)
         if not bar.disable:
             jax.block_until_ready(x)
         bar.update(total)
         return x, kept
-    x, pieces = _begin(samples, shape, dtype), []
+    x, pieces = _begin(scale, samples, shape, dtype), []
     for start in range(0, total, segment):
         piece = jax.tree.map(operator.itemgetter(slice(start, start + segment)), steps)
         x, kept = _part(sampler, piece, np.int32(start), samples, x, keep, sharding)
         pieces.append(kept)
         jax.block_until_ready(x)
         bar.update(segment)
-    return to_image(x), jax.tree.map(lambda *k: jnp.concatenate(k), *pieces)
+    return sampler.denoiser.image(x), jax.tree.map(lambda *k: jnp.concatenate(k), *pieces)
 
 
 @partial(jit, static=("shape", "dtype", "keep", "sharding"))
-def _whole(sampler, steps, samples, shape, dtype, keep, sharding):
-    def run(sampler, steps, samples):
-        x = _initial(samples, shape, dtype)
+def _whole(sampler, steps, scale, samples, shape, dtype, keep, sharding):
+    def run(sampler, steps, scale, samples):
+        x = _initial(scale, samples, shape, dtype)
         x, kept = _scan(sampler, steps, 0, samples, x, keep)
-        return to_image(x), kept
+        return sampler.denoiser.image(x), kept
 
-    return _spread(run, sharding, "rrs")(sampler, steps, samples)
+    return _on_devices(run, sharding, 3, 1)(sampler, steps, scale, samples)
 
 
 @partial(jit, static=("keep", "sharding"))
 def _part(sampler, steps, start, samples, x, keep, sharding):
     run = partial(_scan, keep=keep)
-    return _spread(run, sharding, "rrrss")(sampler, steps, start, samples, x)
+    return _on_devices(run, sharding, 3, 2)(sampler, steps, start, samples, x)
 
 
 def _scan(sampler, steps, start, samples, x, keep):
     """The loop. Nothing in it depends on how many samples there are."""
 
     def one_step(c, i, x, sample):
-        one, z = replace_leaf(sampler, **sample.own), _draw(sample, i + 1, x)
-        if getattr(one, "draws_more", False):
-            x, info = one.step(x, c, z, jax.random.fold_in(sample.key, -1 - i))
-        else:
-            x, info = one.step(x, c, z)
+        key = None if sample.key is None else jax.random.fold_in(sample.key, -1 - i)
+        draws = Draws(_draw(sample, i + 1, x), key)
+        x, info = replace_leaf(sampler, **sample.own).step(x, c, draws)
         return x, None if keep is None else keep(x, info)
 
     def body(x, step):
         return over_samples(partial(one_step, *step))(x, samples)
 
-    return jax.lax.scan(body, x, (steps, start + jnp.arange(len(steps))))
+    numbers = start + jnp.arange(len(steps))
+    return jax.lax.scan(body, x, (steps, numbers), unroll=choices().unroll)
 
 
-def _initial(samples, shape, dtype):
-    """x_T of every sample."""
-    return jax.vmap(lambda sample: _draw(sample, 0, jax.ShapeDtypeStruct(shape, dtype)))(samples)
+def _initial(scale, samples, shape, dtype):
+    """x_T of every sample: noise alone."""
+    like = jax.ShapeDtypeStruct(shape, dtype)
+    return scale * jax.vmap(lambda sample: _draw(sample, 0, like))(samples)
 
 
 _begin = jit(_initial, static=("shape", "dtype"))
@@ -218,11 +218,19 @@ def _draw(sample: _Samples, i, like):
 
 
 def _typed_key(key, lead):
-    """A key of today's kind; one, or one for each measurement."""
+    """A threefry key; one, or one for each measurement.
+
+    Other generators ("rbg") draw under vmap what depends on the whole batch.
+    """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)  # of jax.random.PRNGKey
     if key.shape not in ((), lead):
         raise ValueError(f"key: expected one, or one for each measurement, got {list(key.shape)}")
+    words = jax.random.key_data(key)
+    key = jax.random.wrap_key_data(words[..., :2], impl="threefry2x32")
+    fold = jax.random.fold_in if key.ndim == 0 else jax.vmap(jax.random.fold_in)
+    for i in range(2, words.shape[-1]):
+        key = fold(key, words[..., i])
     return key
 
 
@@ -233,18 +241,21 @@ def _keys(key, image, number):
     return jax.vmap(jax.random.fold_in)(one, number)
 
 
-def _spread(run, sharding, kinds):
-    """Run on every device with its own samples ("s") and the rest replicated ("r").
+def _on_devices(run, sharding, replicated: int, split: int):
+    """Run on every device with its own samples, the first arguments the same on all.
 
     shard_map and not the partitioner: each device runs the one-device program on its share, so
     there is no collective, and nothing for it to decide.
     """
     if sharding is None:
         return run
-    axis = sharding.spec[0]
-    specs = tuple({"r": P(), "s": P(axis)}[kind] for kind in kinds)
+    samples = P(sharding.spec[0])
     return jax.shard_map(
-        run, mesh=sharding.mesh, in_specs=specs, out_specs=(P(axis), P(None, axis)), check_vma=False
+        run,
+        mesh=sharding.mesh,
+        in_specs=(P(),) * replicated + (samples,) * split,
+        out_specs=(samples, P(None, *samples)),
+        check_vma=False,
     )
 
 
@@ -253,31 +264,30 @@ def _segment_length(total: int) -> int:
     return max(d for d in range(1, max(total // 20, 1) + 1) if total % d == 0)
 
 
-def _split(sampler):
-    """(the sampler without what differs by measurement, that with a leading axis, batch shape).
-
-    The compiled program gets each sample's own y and never the whole batch.
-    """
-    y = getattr(sampler, "y", None)
-    if y is None:
-        return sampler, {}, ()
-    batch = batch_of(y, sampler.operator, sampler.denoiser)
-    if batch is None:
-        return replace_leaf(sampler, y=None), {"y": y[None]}, ()
-    own = {"y": y}
-    if isinstance(sampler.operator, Stack):
-        own["operator"] = sampler.operator.operators
-    if np.ndim(getattr(sampler, "sigma", 0)) == 1:
-        own["sigma"] = sampler.sigma
-    return replace_leaf(sampler, **dict.fromkeys(own)), own, (batch,)
-
-
-def _image_shape(sampler, noise):
-    """[H, W, C] of one sample."""
-    if getattr(sampler, "y", None) is not None:
-        return image_shape(sampler.operator, sampler.denoiser, sampler.y)
-    if (shape := getattr(sampler.denoiser, "shape", None)) is not None:
-        return shape
-    if noise is not None:
-        return noise.shape[-3:]
-    raise ValueError("the prior's config names no sample_size: pass noise= of the size you want")
+def _check(sampler, steps, key, n, batch_size, sharding, precision):
+    """Everything that can be said before anything is compiled."""
+    if not isinstance(sampler, Sampler):
+        raise TypeError(f"sampler: expected one of jd.samplers, got {describe(sampler)}")
+    if not isinstance(steps, Steps):
+        raise TypeError(
+            f"steps: expected schedule.steps(T), got {describe(steps)}"
+            + (f": schedule.steps({steps})" if isinstance(steps, int) else "")
+        )
+    if key is not None and not hasattr(key, "dtype"):
+        raise TypeError(f"key: expected jax.random.key(seed), got {key!r}")
+    for name, value in (("n", n), ("batch_size", 1 if batch_size is None else batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+    if precision not in (None, "default", "high", "highest"):
+        raise ValueError(f"precision: expected 'default', 'high' or 'highest', got {precision!r}")
+    if sharding is None:
+        return
+    if not isinstance(sharding, NamedSharding):
+        raise TypeError(f"sharding: expected a NamedSharding, got {type(sharding).__name__}")
+    named = sharding.spec[0] if len(sharding.spec) == 1 else None
+    axes = named if isinstance(named, tuple) else (named,)
+    if math.prod(sharding.mesh.shape.get(axis, 0) for axis in axes) != sharding.mesh.size:
+        raise ValueError(
+            f"sharding: expected all {sharding.mesh.size} devices of the mesh on the samples, as "
+            f"PartitionSpec({sharding.mesh.axis_names[0]!r}), got {sharding.spec}"
+        )

@@ -61,7 +61,7 @@ white = np.fft.fft2(rng.standard_normal((16, 16)))
 x = (np.fft.ifft2(np.sqrt(spectrum) * white).real[..., None] + 1) / 2
 y = np.asarray(blur(x)) + sigma * rng.standard_normal(x.shape)
 
-k = np.fft.fft2(blur.kernel) / 2
+k = np.fft.fft2(np.fft.ifftshift(blur.kernel)) / 2
 exact = np.sqrt(sigma**2 * spectrum / (np.abs(k) ** 2 * spectrum + sigma**2))
 samplers = {
     "spectral, 1 step": (jd.SpectralPosterior(prior, blur, y, sigma, prior.covariance), 1),

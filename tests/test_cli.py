@@ -246,7 +246,7 @@ def test_convert_verify(tmp_path):
 
 def bad_files(folder: Path):
     np.save(folder / "nan.npy", np.array([[1.0, np.nan]]))
-    np.save(folder / "big.npy", np.ones((65, 65)))
+    np.save(folder / "big.npy", np.full((65, 65), 1 / 65**2))
     np.save(folder / "flat.npy", np.ones(3))
     Image.new("RGBA", (64, 64)).save(folder / "rgba.png")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")

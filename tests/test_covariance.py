@@ -9,6 +9,7 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff.linalg.fields import Modulated, contrast
+from jaxdiff.samplers import Draws
 from jaxdiff.samplers.spectral import SpectralPosterior
 from jaxdiff.util.pytree import pytree
 
@@ -114,7 +115,7 @@ def test_one_step_is_the_conditioned_gaussian(crop, x64, tmp_path):
     def draws(draw, n):
         sampler = SpectralPosterior(denoiser, operator, y, sigma, covariance, draw)
         keys = jax.random.split(key, n)
-        found = jax.jit(jax.vmap(lambda k: sampler.step(zero, c, zero, k)[0]))(keys)
+        found = jax.jit(jax.vmap(lambda k: sampler.step(zero, c, Draws(zero, k))[0]))(keys)
         return np.asarray(found).reshape(n, -1)
 
     mean = x0_hat.ravel() + gain @ residual

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
+from jaxdiff.samplers import Draws
 
 pytestmark = pytest.mark.usefixtures("hurried")
 
@@ -75,7 +76,7 @@ def test_guidance_is_the_likelihood_score(x64):
         r = y.ravel() - matrix @ ((jnp.clip(prior(x, c.t), -1, 1) + 1) / 2).ravel()
         return -0.5 * r @ inverse @ r
 
-    zero = jnp.zeros_like(x)
+    zero = Draws(jnp.zeros_like(x))
     moved = sampler.step(x, c, zero)[0] - jd.DDPM(prior).step(x, c, zero)[0]
     expected = r2 * np.sqrt(steps.alphas_cumprod[15]) * jax.grad(log_likelihood)(x)
     np.testing.assert_allclose(moved, expected, atol=1e-10)

@@ -7,7 +7,7 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff.linalg.fields import Stationary
-from jaxdiff.samplers import jacobian
+from jaxdiff.samplers import Draws, jacobian
 from jaxdiff.util.pytree import pytree
 
 pytestmark = pytest.mark.usefixtures("hurried")
@@ -29,8 +29,8 @@ class Table:
     error: float
     stationary = True
 
-    def at(self, x_t, alphas_cumprod, x0_hat=None):
-        exact = PRIOR.covariance.at(x_t, alphas_cumprod).matrices
+    def at(self, x_t, at, x0_hat=None):
+        exact = PRIOR.covariance.at(x_t, at).matrices
         radius = np.hypot(F[:, None], np.fft.rfftfreq(SIZE))[..., None, None]
         return Stationary(exact * (1 + self.error * jnp.cos(6 * radius)))
 
@@ -47,7 +47,7 @@ def conditioned_mean(operator, covariance, t, with_jacobian):
     steps = SCHEDULE.steps(1000)
     c = jax.tree.map(lambda a: a[999 - t], steps)
     assert c.t == t
-    moved, _ = jax.jit(type(sampler).step)(sampler, jnp.asarray(x), c, jnp.zeros_like(x))
+    moved, _ = jax.jit(type(sampler).step)(sampler, jnp.asarray(x), c, Draws(jnp.zeros_like(x)))
     return (np.asarray(moved) - c.xt_coef * x) / c.x0_coef
 
 
@@ -82,10 +82,10 @@ def test_a_solve_that_does_not_converge_is_reported(kind, monkeypatch):
     sampler = jd.SpectralPosterior(PRIOR, operator, y, 0.1, PRIOR.covariance, False, True)
     c = jax.tree.map(lambda a: a[999 - 200], SCHEDULE.steps(1000).astype("float32"))
     x = 0.3 * np.random.default_rng(0).standard_normal(y.shape).astype("f")
-    _, info = sampler.step(jnp.asarray(x), c, jnp.zeros_like(x))
+    _, info = sampler.step(jnp.asarray(x), c, Draws(jnp.zeros_like(x)))
     assert bool(info["cg_converged"])
     monkeypatch.setattr(jd.samplers.spectral, "TOLERANCE", 1e-30)
-    _, info = sampler.step(jnp.asarray(x), c, jnp.zeros_like(x))
+    _, info = sampler.step(jnp.asarray(x), c, Draws(jnp.zeros_like(x)))
     assert not bool(info["cg_converged"])
 
 

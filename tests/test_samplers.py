@@ -1,6 +1,7 @@
 """A contract for every sampler: one row a new one."""
 
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import pytest
 from flax import nnx
 
 import jaxdiff as jd
+from jaxdiff.samplers import Draws
 from jaxdiff.util import platform
 from jaxdiff.util.pytree import pytree, replace_leaf
 
@@ -33,30 +35,47 @@ COVARIANCE = jd.SpectralCovariance(
     1 / 8,
 )
 MODULATION = np.array([[0.3, -2.0]] * 3, "f")
-MODULATED = jd.SpectralCovariance(**(vars(COVARIANCE) | {"modulation": MODULATION}))
+MODULATED = dataclasses.replace(COVARIANCE, modulation=MODULATION)
 KNOWN = jd.operators.Mask(np.arange(64).reshape(8, 8) % 3 > 0)
+
+
+class Row(NamedTuple):
+    """How a sampler is made of (denoiser, operator, y), and what it is."""
+
+    make: Any
+    restores: bool = True
+    linear: bool = True  # takes linear operators, and a sigma
+    scaled: bool = False  # has a guidance scale
+    draws_more: bool = False  # than z
+
+
 SAMPLERS = {
-    "ddpm": lambda d, a, y: jd.DDPM(d),
-    "ddim": lambda d, a, y: jd.DDIM(d, eta=0.5),
-    "dps": lambda d, a, y: jd.DPS(d, a, y),
-    "dps-adaptive": lambda d, a, y: jd.DPS(d, a, y, 50.0, "adaptive"),
-    "pigdm": lambda d, a, y: jd.PiGDM(d, a, y, 0.1),
-    "pigdm-paper": lambda d, a, y: jd.PiGDM(d, a, y, 0.1, variance="paper"),
-    "pigdm-masked": lambda d, a, y: jd.PiGDM(d, KNOWN @ a, y, 0.1),
-    "ddpm-covariance": lambda d, a, y: jd.DDPM(d, COVARIANCE),
-    "ddpm-modulated": lambda d, a, y: jd.DDPM(d, MODULATED),
-    "spectral": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE),
-    "spectral-mean": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE, False),
-    "spectral-jacobian": lambda d, a, y: jd.SpectralPosterior(
-        d, a, y, 0.1, COVARIANCE, jacobian=True
+    "ddpm": Row(lambda d, a, y: jd.DDPM(d), restores=False),
+    "ddim": Row(lambda d, a, y: jd.DDIM(d, eta=0.5), restores=False),
+    "dps": Row(lambda d, a, y: jd.DPS(d, a, y), linear=False, scaled=True),
+    "dps-adaptive": Row(
+        lambda d, a, y: jd.DPS(d, a, y, 50.0, "adaptive"), linear=False, scaled=True
     ),
-    "spectral-modulated": lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, MODULATED),
-    "spectral-masked": lambda d, a, y: jd.SpectralPosterior(d, KNOWN @ a, y, 0.1, COVARIANCE),
+    "pigdm": Row(lambda d, a, y: jd.PiGDM(d, a, y, 0.1), scaled=True),
+    "pigdm-paper": Row(lambda d, a, y: jd.PiGDM(d, a, y, 0.1, variance="paper"), scaled=True),
+    "pigdm-masked": Row(lambda d, a, y: jd.PiGDM(d, KNOWN @ a, y, 0.1), scaled=True),
+    "ddpm-covariance": Row(lambda d, a, y: jd.DDPM(d, COVARIANCE), restores=False),
+    "ddpm-modulated": Row(lambda d, a, y: jd.DDPM(d, MODULATED), restores=False, draws_more=True),
+    "spectral": Row(lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE)),
+    "spectral-mean": Row(lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE, False)),
+    "spectral-jacobian": Row(
+        lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, COVARIANCE, jacobian=True)
+    ),
+    "spectral-modulated": Row(
+        lambda d, a, y: jd.SpectralPosterior(d, a, y, 0.1, MODULATED), draws_more=True
+    ),
+    "spectral-masked": Row(
+        lambda d, a, y: jd.SpectralPosterior(d, KNOWN @ a, y, 0.1, COVARIANCE), draws_more=True
+    ),
 }
-RESTORING = [name for name in SAMPLERS if name[:4] not in ("ddpm", "ddim")]
-SCALED = [name for name in RESTORING if not name.startswith("spectral")]
-LINEAR = [name for name in RESTORING if not name.startswith("dps")]
-DRAW_MORE = ("ddpm-modulated", "spectral-modulated", "spectral-masked")
+RESTORING = [name for name, row in SAMPLERS.items() if row.restores]
+SCALED = [name for name, row in SAMPLERS.items() if row.scaled]
+LINEAR = [name for name in RESTORING if SAMPLERS[name].linear]
 KEY = jax.random.key(0)
 
 
@@ -79,7 +98,7 @@ def make(name, seed=0, blur=3, batch=None, network=False):
     operator = jd.operators.Blur(np.ones((blur, blur)) / blur**2, (8, 8))
     shape = (8, 8, 3) if batch is None else (batch, 8, 8, 3)
     y = np.random.default_rng(seed).random(shape).astype("f")
-    return SAMPLERS[name](denoiser, operator, y)
+    return SAMPLERS[name].make(denoiser, operator, y)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +156,7 @@ def test_progress_changes_nothing(name, steps, capsys):
     assert "6/6" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in DRAW_MORE])
+@pytest.mark.parametrize("name", [name for name, row in SAMPLERS.items() if not row.draws_more])
 def test_noise_replaces_the_draws(name, steps, x64):
     """In float64: six steps amplify float32's rounding to 1e-5, and both sides round on their own."""
     noise = np.random.default_rng(0).standard_normal((7, 2, 8, 8, 3))
@@ -146,14 +165,14 @@ def test_noise_replaces_the_draws(name, steps, x64):
     np.testing.assert_allclose(
         images[1:], jd.sample(sampler, steps, noise=noise[:, 1:]), atol=1e-10
     )
-    step, x = jax.jit(type(sampler).step), noise[0, 0]
+    step, x = jax.jit(type(sampler).step), steps.start * noise[0, 0]
     for i in range(6):
-        x, _ = step(sampler, x, jax.tree.map(lambda a, i=i: a[i], steps), noise[i + 1, 0])
+        x, _ = step(sampler, x, jax.tree.map(lambda a, i=i: a[i], steps), Draws(noise[i + 1, 0]))
     np.testing.assert_allclose(images[0], np.clip(x, -1, 1) / 2 + 0.5, atol=1e-10)
 
 
-def test_one_network_evaluation_a_step(name, steps):
-    """Counted in the traced step: the network's first layer occurs once."""
+def test_evaluations_of_a_step(name, steps):
+    """Counted in the traced step: as many calls of the network as the sampler declares."""
     sampler, calls = make(name, network=True), []
 
     class Counting(jd.UNet2D):
@@ -162,11 +181,10 @@ def test_one_network_evaluation_a_step(name, steps):
             return super().__call__(*args, **kwargs)
 
     counting = Counting(CONFIG, rngs=nnx.Rngs(0))
-    sampler = replace_leaf(sampler, denoiser=replace_leaf(sampler.denoiser, unet=counting))
+    sampler = replace_leaf(sampler, denoiser=replace_leaf(sampler.denoiser, network=counting))
     c = jax.tree.map(lambda a: a[0], steps.astype(np.float32))
-    more = (KEY,) if getattr(sampler, "draws_more", False) else ()
-    jax.make_jaxpr(sampler.step)(jnp.zeros((8, 8, 3)), c, jnp.zeros((8, 8, 3)), *more)
-    assert len(calls) == 1
+    jax.make_jaxpr(sampler.step)(jnp.zeros((8, 8, 3)), c, Draws(jnp.zeros((8, 8, 3)), KEY))
+    assert len(calls) == sampler.evaluations
 
 
 def test_no_retrace(name, steps):
@@ -182,9 +200,9 @@ def test_no_retrace(name, steps):
     assert len(traces) == 1
     others = [make(name, seed=1, network=True), make(name, blur=4, network=True)]
     if name in SCALED:
-        others.append(type(sampler)(**(vars(sampler) | {"scale": 3})))
+        others.append(dataclasses.replace(sampler, scale=3))
     if name in LINEAR:
-        others += [type(sampler)(**(vars(sampler) | {"sigma": s})) for s in (0, 0.3, np.float32(1))]
+        others += [dataclasses.replace(sampler, sigma=s) for s in (0, 0.3, np.float32(1))]
     for other in others:
         jd.sample(other, steps, key=jax.random.key(1), keep=keep)
     assert len(traces) == 1
@@ -206,13 +224,10 @@ def test_memory_does_not_grow_with_steps(name):
     def temporary(count):
         steps = jd.Schedule.from_config().steps(count).astype(np.float32)
         sampler = make(name)
-        own = {}
-        if name in RESTORING:
-            own = {"y": sampler.y[None]}
-            sampler = replace_leaf(sampler, y=None)
+        sampler, own, _ = sampler.split()
         samples = _Samples(KEY[None], own)
         program = jax.jit(
-            lambda s, c, m: _whole(s, c, m, (8, 8, 3), np.dtype("f"), None, None),
+            lambda s, c, m: _whole(s, c, 1.0, m, (8, 8, 3), np.dtype("f"), None, None),
             compiler_options=platform.compiler_options(),
         )  # also: the loop can be called inside a user's jit
         return program.lower(sampler, steps, samples).compile().memory_analysis()
@@ -231,7 +246,7 @@ def test_batch_of_measurements(name, steps):
     images, kept = jd.sample(sampler, steps, key=KEY, n=2, batch_size=2, keep=residual)
     chex.assert_shape(images, (3, 2, 8, 8, 3))
     chex.assert_shape(kept, (6, 3, 2))
-    first = type(sampler)(**(vars(sampler) | {"y": sampler.y[0]}))
+    first = dataclasses.replace(sampler, y=sampler.y[0])
     alone, _ = jd.sample(first, steps, key=KEY, n=2, keep=residual)
     np.testing.assert_allclose(alone, images[0], atol=1e-5)
     noise = np.random.default_rng(0).standard_normal((7, 3, 2, 8, 8, 3)).astype("f")
@@ -252,15 +267,15 @@ def test_each_measurement_its_own_operator_and_key(name, steps):
     fields |= {"denoiser": denoiser, "y": np.stack([s.y for s in ones])}
     if name != "dps":
         fields["sigma"] = np.array([0.1, 0.2, 0.3])
-    images = jd.sample(type(ones[0])(**(vars(ones[0]) | fields)), steps, key=keys, n=2)
+    images = jd.sample(dataclasses.replace(ones[0], **fields), steps, key=keys, n=2)
     for i, one in enumerate(ones):
         changes = {"denoiser": denoiser} | ({"sigma": 0.1 * (i + 1)} if name != "dps" else {})
-        one = type(one)(**(vars(one) | changes))
-        batch = type(one)(**(vars(one) | {"y": one.y[None]}))
+        one = dataclasses.replace(one, **changes)
+        batch = dataclasses.replace(one, y=one.y[None])
         alone = jd.sample(batch, steps, key=keys[i : i + 1], n=2)
         np.testing.assert_allclose(alone[0], images[i], atol=1e-5)
     with pytest.raises(ValueError, match="one measurement for each"):
-        type(ones[0])(**(vars(ones[0]) | fields | {"y": ones[0].y}))
+        dataclasses.replace(ones[0], **(fields | {"y": ones[0].y}))
     with pytest.raises(ValueError, match="one kind"):
         jd.operators.Stack([ones[0].operator, jd.operators.Blur(np.ones((1, 1)), (4, 4))])
     with pytest.raises(ValueError, match="key"):
@@ -272,7 +287,7 @@ def test_bad_measurements(name):
     sampler = make(name)
 
     def rebuild(**changes):
-        return type(sampler)(**(vars(sampler) | changes))
+        return dataclasses.replace(sampler, **changes)
 
     for y, message in (
         (np.zeros((8, 9, 3)), "expected the operator's output"),
@@ -312,7 +327,7 @@ def test_the_operator_must_be_linear(name):
     sampler = make(name)
 
     def rebuild(operator, y=sampler.y):
-        return type(sampler)(**(vars(sampler) | {"operator": operator, "y": y}))
+        return dataclasses.replace(sampler, operator=operator, y=y)
 
     halve = Halve(np.float32(0.5))
     for operator, y in (
@@ -332,8 +347,8 @@ def test_bad_covariances():
     sampler = make("spectral", network=True)
 
     def rebuild(**changes):
-        covariance = jd.SpectralCovariance(**(vars(COVARIANCE) | changes))
-        return type(sampler)(**(vars(sampler) | {"covariance": covariance}))
+        covariance = dataclasses.replace(COVARIANCE, **changes)
+        return dataclasses.replace(sampler, covariance=covariance)
 
     with pytest.raises(ValueError, match="of 1 channels, the prior has 3"):
         rebuild(table=COVARIANCE.table[..., :1, :1])

@@ -90,8 +90,8 @@ def test_precision_of_products(steps):
 
 def test_bfloat16_network_keeps_a_float32_state(steps):
     sampler = make("pigdm", network=True)
-    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), sampler.denoiser.unet)
-    sampler = replace_leaf(sampler, denoiser=replace_leaf(sampler.denoiser, unet=half))
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), sampler.denoiser.network)
+    sampler = replace_leaf(sampler, denoiser=replace_leaf(sampler.denoiser, network=half))
     images, state = jd.sample(sampler, steps, key=KEY, keep=lambda x, info: x)
     assert images.dtype == state.dtype == jnp.float32
     full = jd.sample(make("pigdm", network=True), steps, key=KEY)

@@ -1,57 +1,50 @@
 """Read and write diffusers' UNet2DModel checkpoints, without torch and without diffusers."""
 
-import importlib.util
 import json
-import re
+import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jaxdiff.checkpoints.sources import finder
-from jaxdiff.checkpoints.torch_zip import Tensor, check_tensors, read_torch_zip
+from jaxdiff.checkpoints.names import (
+    check_fit,
+    from_torch_layout,
+    modern,
+    to_torch_layout,
+    torch_name,
+    torch_shape,
+)
+from jaxdiff.checkpoints.sources import CONFIG, finder, scheduler_of_run
+from jaxdiff.checkpoints.tensors import Tensors
+from jaxdiff.checkpoints.weights import STEM, open_weights
 from jaxdiff.nn.config import UNet2DConfig
 from jaxdiff.nn.unet import UNet2D, abstract_unet
-from jaxdiff.schedules.ddpm import Schedule
-from jaxdiff.util.files import read_json, replace_file
+from jaxdiff.schedules.ddpm import Schedule, check_prediction
+from jaxdiff.util.files import read_json
+from jaxdiff.util.together import write_together
 
-_STEM = "diffusion_pytorch_model"
-# In diffusers' own order of preference; the fp16 variant only where there is nothing else.
-_WEIGHTS = (
-    f"{_STEM}.safetensors",
-    f"{_STEM}.safetensors.index.json",
-    f"{_STEM}.bin",
-    f"{_STEM}.bin.index.json",
-    f"{_STEM}.fp16.safetensors",
-    f"{_STEM}.safetensors.index.fp16.json",
-    f"{_STEM}.fp16.bin",
-    f"{_STEM}.bin.index.fp16.json",
-)
-# Threads. CelebA-HQ's weights as .bin take 0.60 s, 0.65 with two and 0.97 with one; reading the file
-# alone 0.28 (in the page cache, two cores).
-_READERS = 4
-_OLD_ATTENTION = re.compile(r"(\.attentions\.\d+)\.(query|key|value|proj_attn)\.")
-_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-Tensors = dict[str, Tensor]
+_READERS = 4  # threads
+_SCHEDULER = "scheduler_config.json"
+_INDEX = "model_index.json"
 
 
 def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Schedule]:
     """Load a checkpoint of diffusers' UNet2DModel as `(unet, schedule)`.
 
-    Reads both folder layouts (`unet/` and `scheduler/`, or all in one folder), `.safetensors` and
-    `.bin`, whole or in shards, full precision or the fp16 variant, today's attention names and
-    those of diffusers before 0.13. A folder without a scheduler gets the DDPM defaults and a
-    warning. Hub files go through huggingface_hub: its cache, its tokens, its offline mode.
+    Reads both folder layouts (`unet/` and `scheduler/`, or all in one folder) and those of diffusers'
+    training script (`checkpoint-500/`, its `unet_ema/`), `.safetensors` and `.bin`, whole or in
+    shards, full precision or the fp16 variant, today's attention names and those of diffusers before
+    0.13. A folder without a scheduler gets the DDPM defaults and a warning. Hub files go through
+    huggingface_hub: its cache, its tokens, its offline mode. Nothing in a checkpoint is run.
 
     Args:
         source: `"faces64"` (the bundled prior), a local folder, or a hub id such as
@@ -60,9 +53,10 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
             needs `jax.config.update("jax_enable_x64", True)`).
 
     Raises:
-        FileNotFoundError: where there is no such checkpoint.
-        ValueError: for a config that names no UNet2D, a damaged file, a `.bin` with anything but
-            tensors, and, all in one message, every missing, unexpected and misshapen tensor.
+        FileNotFoundError: where there is no such checkpoint. OSError: where the hub does not answer.
+        ValueError: for a config that names no UNet2D, a scheduler whose noise is no DDPM's, a
+            prior of latents, a damaged file, a `.bin` with anything but tensors, weights that are
+            not finite, and, all in one message, missing, unexpected and misshapen tensors.
 
     Example:
         >>> unet, schedule = load("faces64")
@@ -74,37 +68,24 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
         raise ValueError(f"dtype: expected a floating-point type, got {dtype.name}")
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError('dtype: float64 needs jax.config.update("jax_enable_x64", True) first')
-    find = finder(source)
-    prefix = "unet/" if (path := find("unet/config.json")) else ""
-    path = path or find("config.json")
-    if path is None:
-        raise FileNotFoundError(
-            f"{source}: no diffusers checkpoint: neither unet/config.json nor config.json is there"
-        )
-    try:
-        config = UNet2DConfig.from_dict(read_json(path))
-    except ValueError as e:
-        raise ValueError(f"{path}: {e}") from e
-    scheduler = find("scheduler/scheduler_config.json") or find("scheduler_config.json")
-    if scheduler is None:
-        warnings.warn(f"{source}: no scheduler_config.json, using the DDPM defaults", stacklevel=2)
-    schedule = Schedule.from_config({} if scheduler is None else read_json(scheduler))
-    unet = unet_from_tensors(config, _open_weights(source, find, prefix), dtype)
-    return unet, schedule
+    return _load(source, _find_files(source), dtype)
 
 
 def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNet2D:
-    """A UNet2D holding `tensors` (torch's names and layout), which are read a few at a time."""
+    """A UNet2D holding `tensors`; raises as `network_from_tensors` does."""
     return network_from_tensors(abstract_unet(config), tensors, dtype)
 
 
 def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
-    """An abstract network, filled with `tensors` (torch's names and layout), read a few at a time."""
+    """An abstract network, filled with `tensors` (torch's names and layout), read a few at a time.
+
+    Raises:
+        ValueError: for tensors that do not fit the network, and numbers that are not finite.
+    """
     graph, state = nnx.split(network)
     params = nnx.to_flat_state(state)
-    tensors = {_modern_name(name): tensor for name, tensor in tensors.items()}
-    expected = {torch_name(path): torch_shape(path, p.shape) for path, p in params}
-    _check_names({name: tensor.shape for name, tensor in tensors.items()}, expected)
+    tensors = modern(tensors)
+    check_fit(tensors, {torch_name(path): torch_shape(path, p.shape) for path, p in params})
 
     # JAX's contexts are a thread's own, and the threads below have none.
     context: Any = jax.config
@@ -112,9 +93,13 @@ def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
 
     def read(item):
         path, param = item
-        array = from_torch_layout(path, tensors[torch_name(path)].read())
+        name = torch_name(path)
+        with np.errstate(over="ignore"):  # which is found below
+            array = tensors[name].read().astype(dtype, copy=False)
+        _check_finite(name, array)
+        array = from_torch_layout(path, array)
         with jax.default_device(device), jax.enable_x64(x64):
-            return path, param.replace(jnp.asarray(array, dtype))
+            return path, param.replace(jnp.asarray(array))
 
     with ThreadPoolExecutor(_READERS) as pool:  # which all let go of Python's lock
         return nnx.merge(graph, nnx.from_flat_state(list(pool.map(read, params))))
@@ -123,11 +108,12 @@ def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
 def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
     """Write a folder that `jd.load`, `UNet2DModel.from_pretrained` and `DDPMPipeline` read.
 
-    All files lie flat in `folder`. Each is written under a temporary name and renamed, so that a
-    folder never holds half a file; files of the same names are replaced, others are left alone.
+    All files lie flat in `folder`. They replace files of the same names as one: whenever the process
+    is stopped, the folder holds all of the old ones or all of the new. Other files are left alone.
 
     Raises:
         FileExistsError: where `folder` has a `unet/`, which would be loaded instead.
+        ValueError: for weights that are not finite.
 
     Example:
         >>> import tempfile
@@ -137,143 +123,141 @@ def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
         ...     sorted(p.name for p in Path(folder).iterdir())[:2]
         ['config.json', 'diffusion_pytorch_model.safetensors']
     """
-    folder = Path(folder)
-    if (folder / "unet").exists():
-        raise FileExistsError(
-            f"{folder} holds a checkpoint in unet/ and scheduler/: choose another"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder, checkpoint_files(unet, schedule))
+
+
+def convert(
+    source: str | Path, folder: str | Path, *, dtype: Any = jnp.float32, keep: tuple[str, ...] = ()
+) -> None:
+    """Rewrite a checkpoint as `save` does, its scheduler's config and the files `keep` as they are.
+
+    Raises:
+        What `load` and `save` raise.
+    """
+    files = _find_files(source)
+    contents = checkpoint_files(*_load(source, files, jnp.dtype(dtype)))
+    for name, path in {
+        _SCHEDULER: files.scheduler,
+        _INDEX: files.index,
+        **{name: files.find(name) for name in keep},
+    }.items():
+        if path is not None:
+            contents[name] = partial(shutil.copyfile, path)
+    for name in keep:  # a table that is there is of the weights that go
+        if name not in contents and (stale := Path(folder) / name).exists():
+            aside = stale.replace(stale.with_name(f"{name}.before"))
+            warnings.warn(f"{stale}: not of these weights, it is {aside.name} now", stacklevel=2)
+    write_checkpoint(folder, contents)
+
+
+Contents = dict[str, Callable[[Path], Any]]
+
+
+def checkpoint_files(unet: UNet2D, schedule: Schedule) -> Contents:
+    """The names of a flat checkpoint's files, each with the function that writes it.
+
+    Raises:
+        ValueError: for weights that are not finite.
+    """
     tensors = {
         torch_name(path): to_torch_layout(path, np.asarray(param[...]))
         for path, param in nnx.to_flat_state(nnx.state(unet, nnx.Param))
     }
+    for name, array in tensors.items():
+        _check_finite(name, array)
     index = {
         "_class_name": "DDPMPipeline",
         "scheduler": ["diffusers", "DDPMScheduler"],
         "unet": ["diffusers", "UNet2DModel"],
     }
-    written = folder / f"{_STEM}.safetensors"
-    replace_file(written, lambda p: save_file(tensors, p, metadata={"format": "pt"}))
-    for name, content in (
-        ("config.json", unet.config.to_dict()),
-        ("scheduler_config.json", schedule.to_config()),
-        ("model_index.json", index),
-    ):
+
+    def json_file(content):
         text = json.dumps(content, indent=2) + "\n"
-        replace_file(folder / name, lambda p, text=text: Path(p).write_text(text))
+        return lambda path: path.write_text(text, encoding="utf-8")
+
+    return {
+        f"{STEM}.safetensors": lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+        CONFIG: json_file(unet.config.to_dict()),
+        _SCHEDULER: json_file(schedule.to_config()),
+        _INDEX: json_file(index),
+    }
 
 
-# --- names and layouts: torch's module path is the attribute path here ---------------------------
+def write_checkpoint(folder: str | Path, contents: Contents) -> None:
+    """Write the files of a flat checkpoint as one.
 
-
-def torch_name(path: tuple) -> str:
-    """The name in torch's state dictionary of the parameter at an nnx path."""
-    *modules, leaf = path
-    leaf = "weight" if leaf in ("kernel", "scale", "embedding") else leaf
-    return ".".join(str(p) for p in (*modules, leaf))
-
-
-def torch_shape(path: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of that parameter in torch."""
-    return tuple(shape[axis] for axis in _torch_axes(path, len(shape)))
-
-
-def to_torch_layout(path: tuple, array: np.ndarray) -> np.ndarray:
-    """HWIO → OIHW for convolutions, IO → OI for linear layers."""
-    return np.ascontiguousarray(array.transpose(_torch_axes(path, array.ndim)))
-
-
-def from_torch_layout(path: tuple, array: np.ndarray) -> np.ndarray:
-    """OIHW → HWIO for convolutions, OI → IO for linear layers."""
-    return array.transpose(np.argsort(_torch_axes(path, array.ndim)))
-
-
-def _torch_axes(path: tuple, ndim: int) -> tuple[int, ...]:
-    axes = {("kernel", 4): (3, 2, 0, 1), ("kernel", 2): (1, 0)}
-    return axes.get((path[-1], ndim), tuple(range(ndim)))
-
-
-def _modern_name(name: str) -> str:
-    if name == "time_proj.W":  # the first releases kept these frequencies under two names
-        return "time_proj.weight"
-    return _OLD_ATTENTION.sub(lambda m: f"{m[1]}.{_NEW_ATTENTION[m[2]]}.", name)
-
-
-def _check_names(found: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
-    misshapen = [
-        f"{name} (expected {list(expected[name])}, got {list(found[name])})"
-        for name in sorted(expected.keys() & found.keys())
-        if tuple(found[name]) != tuple(expected[name])
-    ]
-    problems = [
-        f"{len(names)} {kind}: {', '.join(names)}"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshapen", misshapen),
+    Raises:
+        FileExistsError: where `folder` has a `unet/`, which would be loaded instead.
+    """
+    folder = Path(folder)
+    if (folder / "unet").exists():
+        raise FileExistsError(
+            f"{folder} holds a checkpoint in unet/ and scheduler/: choose another"
         )
-        if names
-    ]
-    if problems:
-        raise ValueError("the tensors do not fit the config: " + "; ".join(problems))
+    write_together(folder, contents, key=CONFIG)
 
 
-def _open_weights(source, find: Callable[[str], Path | None], prefix: str) -> Tensors:
-    for name in _WEIGHTS:
-        if (path := find(prefix + name)) is None:
-            continue
-        if not name.endswith(".json"):
-            return _open_file(path)
-        shards = sorted(set(read_json(path).get("weight_map", {}).values()))
-        tensors: Tensors = {}
-        for shard in shards:
-            if "/" in shard or (shard_path := find(prefix + shard)) is None:
-                raise FileNotFoundError(f"{path}: its shard {shard} is not there")
-            tensors |= _open_file(shard_path)
-        return tensors
-    raise FileNotFoundError(
-        f"{source}: no weights: expected {prefix}{_WEIGHTS[0]} or {_WEIGHTS[2]}"
-    )
+def _check_finite(name: str, array: np.ndarray) -> None:
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: holds NaN or infinite values in {array.dtype.name}")
 
 
-def _open_file(path: Path) -> Tensors:
-    if path.suffix == ".safetensors":
-        return _open_safetensors(path)
-    if importlib.util.find_spec("torch") is not None:
-        return _read_torch(path)
-    return read_torch_zip(path)
+class _Files(NamedTuple):
+    """Where a checkpoint's files are."""
+
+    find: Callable[[str], Path | None]
+    prefix: str  # of the network's
+    config: Path
+    scheduler: Path | None
+    index: Path | None
 
 
-def _open_safetensors(path: Path) -> Tensors:
-    def read(name):  # opened again for each: what is mapped stays in memory until the file closes
-        with safe_open(path, framework="numpy") as file:
-            return file.get_tensor(name)
+def _find_files(source: str | Path) -> _Files:
+    find = finder(source)
+    # diffusers takes the subfolder if it is there and the root if not.
+    for prefix in ("unet/", "", "unet_ema/"):
+        if config := find(f"{prefix}{CONFIG}"):
+            break
+    else:
+        raise FileNotFoundError(
+            f"{source}: no diffusers checkpoint: neither unet/config.json nor config.json is there"
+        )
+    index = find(_INDEX)
+    if index and (latent := {"vae", "vqvae", "movq"} & read_json(index).keys()):
+        raise ValueError(
+            f"{index}: a prior of latents, whose pixels are its {' and '.join(latent)}'s: expected "
+            "one of pixels"
+        )
+    scheduler = find(f"scheduler/{_SCHEDULER}") or find(_SCHEDULER)
+    if scheduler is None and (scheduler := scheduler_of_run(Path(source).absolute())):
+        warnings.warn(f"{source}: no {_SCHEDULER}, using {scheduler}", stacklevel=3)
+    return _Files(find, prefix, config, scheduler, index)
 
+
+def _load(source: str | Path, files: _Files, dtype) -> tuple[UNet2D, Schedule]:
+    config = _read(files.config, UNet2DConfig.from_dict)
+    if files.scheduler is None:
+        warnings.warn(f"{source}: no {_SCHEDULER}, using the DDPM defaults", stacklevel=3)
+        schedule = Schedule.from_config()
+    else:
+        schedule = _read(files.scheduler, _schedule)
+    tensors = open_weights(source, files.find, files.prefix)
     try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-    except SafetensorError as e:
-        raise ValueError(f"{path}: not a whole safetensors file, download it again ({e})") from e
-    return {name: Tensor(shape, partial(read, name)) for name, shape in shapes.items()}
+        return unet_from_tensors(config, tensors, dtype), schedule
+    except ValueError as e:
+        raise ValueError(f"{source}: {e}") from e
 
 
-def _read_torch(path: Path) -> Tensors:
-    import ml_dtypes
-    import torch
+def _schedule(config: dict[str, Any]) -> Schedule:
+    schedule = Schedule.from_config(config)
+    check_prediction(schedule)
+    return schedule
 
+
+def _read(path: Path, build: Callable[[dict[str, Any]], Any]) -> Any:
+    """What `build` makes of a JSON file, whose name its errors get."""
+    content = read_json(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch raises many kinds for a damaged or a refused file
-        reason = str(e).strip().splitlines()[0]
-        raise ValueError(f"{path}: damaged, or holds something besides tensors ({reason})") from e
-    check_tensors(path, state, torch.Tensor)
-
-    def read(name):  # torch's copy goes as ours comes: there are never two of the whole
-        tensor = state.pop(name).detach()
-        if tensor.dtype == torch.bfloat16:
-            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return tensor.numpy()
-
-    return {name: Tensor(tuple(t.shape), partial(read, name)) for name, t in state.items()}
+        return build(content)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import jaxdiff as jd
+from jaxdiff.checkpoints.diffusers import convert as rewrite
 from jaxdiff.cli.options import (
     BatchOption,
     DevicesOption,
@@ -20,8 +21,10 @@ from jaxdiff.cli.options import (
     StepsOption,
 )
 from jaxdiff.cli.terminal import cache_compiled_programs, console, writable_parent
+from jaxdiff.covariance.table import FILE as COVARIANCE
 from jaxdiff.util import hosts
 from jaxdiff.util.files import read_json, replace_file
+from jaxdiff.util.together import is_free
 
 
 class Unconditional(StrEnum):
@@ -239,21 +242,19 @@ def convert(
 ) -> None:
     """Rewrite a checkpoint as safetensors with today's names, flat, for jaxdiff and diffusers.
 
-    Needs no torch. `python -m convert --verify`, in the repository, also compares with diffusers.
+    The scheduler's config and the table of covariances stay as they are. Needs no torch. `python -m convert --verify`, in the repository, also compares with diffusers.
     """
     convert_checkpoint(source, destination, dtype, force)
 
 
 def convert_checkpoint(source: str, destination: Path, dtype: str, force: bool) -> None:
-    """Load and save, into a folder that is empty or was meant."""
+    """Rewrite a checkpoint, into a folder that is empty or was meant."""
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype: expected float32, bfloat16 or float16, got {dtype!r}")
     if destination.exists() and not destination.is_dir():
         raise ValueError(f"{destination} is a file: name a folder")
-    if destination.exists() and any(destination.iterdir()) and not force:
+    if not is_free(destination) and not force:
         raise ValueError(f"{destination} is not empty: name another folder or pass --force")
-    with console.status(f"reading {source}"):
-        unet, schedule = jd.load(source, dtype=dtype)
-    with console.status(f"writing {destination}"):
-        jd.save(destination, unet, schedule)
-    console.print(f"{source} → {destination} ({dtype})")
+    with console.status(f"converting {source}"):
+        rewrite(source, destination, dtype=dtype, keep=(COVARIANCE,))
+    console.print(f"{source} to {destination} ({dtype})", markup=False)

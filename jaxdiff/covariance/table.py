@@ -1,33 +1,23 @@
 """How wrong a denoiser is: the covariance of x₀ given x_t, by frequency, colour and contrast."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from tqdm.auto import tqdm
 
 from jaxdiff.checkpoints.sources import find_file
+from jaxdiff.covariance.measure import measure, radius
+from jaxdiff.denoiser import as_prior
 from jaxdiff.linalg import small_matrices as matrices
-from jaxdiff.linalg.fields import Modulated, Stationary, contrast, half_weights
-from jaxdiff.samplers.ddpm import DDPM
-from jaxdiff.sampling import sample
-from jaxdiff.units import to_model
+from jaxdiff.linalg.fields import Modulated, Stationary, contrast
+from jaxdiff.schedules import Level
 from jaxdiff.util.files import replace_file
-from jaxdiff.util.platform import jit, over_samples
-from jaxdiff.util.pytree import concrete, pytree
+from jaxdiff.util.pytree import concrete, field, pytree
 
 FILE = "spectral_covariance.safetensors"
-EXPONENTS = np.linspace(0, 0.6, 13, dtype=np.float32)  # of the contrast: which of them is measured
-# By how much an exponent must lower −2·log-likelihood, a pixel, to be taken instead of 0: faces64
-# gains 0.08 to 0.13 at t = 20 to 300, and less than this above t = 600, where conjugate gradients
-# would take as many iterations for it.
-WORTH = 0.02
-STABLE = 64  # images: at frequency 0 an image has one value, and 64 of them err by √(2/64) = 18 %
 
 
 @pytree
@@ -64,15 +54,13 @@ class SpectralCovariance:
         (64, 33, 3, 3)
     """
 
-    table: Any
-    timesteps: Any
-    alphas_cumprod: Any
-    spacing: Any
-    modulation: Any = None
+    table: Any = field(converter=np.asarray)
+    timesteps: Any = field(converter=np.asarray)
+    alphas_cumprod: Any = field(converter=np.asarray)
+    spacing: Any = field(converter=np.asarray)
+    modulation: Any = field(default=None, converter=lambda m: None if m is None else np.asarray(m))
 
     def __post_init__(self):
-        for name, value in self._arrays().items():
-            object.__setattr__(self, name, np.asarray(value))
         levels, channels = len(self.timesteps), self.table.shape[-1]
         if self.table.ndim != 4 or self.table.shape[::2] != (levels, channels) or levels < 2:
             raise ValueError(
@@ -101,10 +89,11 @@ class SpectralCovariance:
         """Whether it is a matrix a frequency, the same for every x_t."""
         return self.modulation is None
 
-    def at(self, x_t, alphas_cumprod, x0_hat=None) -> Stationary | Modulated:
-        """At the noise level ᾱ, for images of x_t's size [H, W, C]; Σ alone without an x̂₀."""
+    def at(self, x_t, at: Level | Any, x0_hat=None) -> Stationary | Modulated:
+        """At a level, or its ᾱ, for states of x_t's size [H, W, C]; Σ alone without an x̂₀."""
         dtype = x_t.dtype
-        a = jnp.asarray(alphas_cumprod, dtype)
+        signal, noise = (at.signal, at.noise) if isinstance(at, Level) else (at, 1 - at)
+        a, noise = jnp.asarray(signal, dtype), jnp.asarray(noise, dtype)
         levels = jnp.asarray(self.alphas_cumprod, dtype)[::-1]  # ascending
         low = jnp.clip(jnp.searchsorted(levels, a) - 1, 0, len(levels) - 2)
         part = jnp.clip((a - levels[low]) / (levels[low + 1] - levels[low]), 0, 1)
@@ -113,8 +102,8 @@ class SpectralCovariance:
         precision = (1 - part) * matrices.solve(table[low], identity)
         precision += part * matrices.solve(table[low + 1], identity)
         rings = matrices.solve(precision, identity)
-        radius = jnp.asarray(_radius(*x_t.shape[:2]), dtype) / jnp.asarray(self.spacing, dtype)
-        colours = (1 - a) * _between(rings, radius)
+        place = jnp.asarray(radius(*x_t.shape[:2]), dtype) / jnp.asarray(self.spacing, dtype)
+        colours = noise * _between(rings, place)
         if self.modulation is None or x0_hat is None:
             return Stationary(colours)
         modulation = jnp.asarray(self.modulation, dtype)[::-1]
@@ -124,13 +113,12 @@ class SpectralCovariance:
 
     def check(self, denoiser) -> None:
         """Raises ValueError where the table is not of such a denoiser."""
-        shape = getattr(denoiser, "shape", None)
-        if shape is not None and shape[-1] != self.channels:
+        if denoiser.shape is not None and denoiser.shape[-1] != self.channels:
             raise ValueError(
-                f"covariance: a table of {self.channels} channels, the prior has {shape[-1]}: "
-                "measure its own (jaxdiff calibrate)"
+                f"covariance: a table of {self.channels} channels, the prior has "
+                f"{denoiser.shape[-1]}: measure its own (jaxdiff calibrate)"
             )
-        schedule = getattr(denoiser, "schedule", None)
+        schedule = denoiser.schedule
         if schedule is None or not concrete((self, schedule)):
             return
         known = np.asarray(schedule.alphas_cumprod)
@@ -162,7 +150,7 @@ class SpectralCovariance:
         Args:
             denoiser: of the prior; images: [N, H, W, C] in [0, 1] that the prior should know, of
                 which the first n are used. Without any, n of the prior's own DDPM samples of 100
-                steps, which take four times as long as measuring on them.
+                steps, which take longer than measuring on them.
             key: of the noise.
             n: by default all images, or 64 samples.
             levels: noise levels, evenly spaced in log-SNR.
@@ -180,46 +168,16 @@ class SpectralCovariance:
             >>> SpectralCovariance.estimate(prior, x, key=jax.random.key(0), levels=3).table.shape
             (3, 7, 1, 1)
         """
-        schedule = denoiser.schedule
-        if images is None:
-            images = _own_samples(denoiser, n or 64, key, batch_size, progress)
-        images = np.asarray(images)[:n]
-        _check_images(images, denoiser)
-        if len(images) < STABLE:
-            warnings.warn(
-                f"the covariance is measured on {len(images)} images: with fewer than {STABLE} its "
-                "lowest frequencies are not stable",
-                stacklevel=2,
-            )
-        timesteps = _timesteps(schedule.alphas_cumprod, levels)
-        spacing = 1 / max(images.shape[1:3])
-        rings = _ring_weights(images.shape[1:3], spacing)
-        total: Any = None
-        with tqdm(total=len(images), unit="image", disable=not progress) as bar:
-            for start in range(0, len(images), batch_size):
-                # The last batch is filled up with repeats.
-                chosen = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
-                keys = jax.vmap(jax.random.fold_in, (None, 0))(key, chosen)
-                found = _errors(denoiser, images[chosen], keys, timesteps, rings)
-                count = min(batch_size, len(images) - start)
-                part = [np.asarray(f)[:count].sum(0, dtype=np.float64) for f in found]
-                total = part if total is None else [t + p for t, p in zip(total, part)]
-                bar.update(count)
-        powers, energies, contrasts = (t / len(images) for t in total)
-        # [L, γ]: −2·log-likelihood a pixel, up to a constant
-        unlikely = np.log(energies) + EXPONENTS * contrasts[:, None]
-        best = np.where(unlikely[:, 0] - unlikely.min(1) > WORTH, unlikely.argmin(1), 0)
-        modulation = np.stack([EXPONENTS[best], contrasts], -1)
-        each = np.arange(len(best))
-        # Measured for m² = g^γ; divided by its mean in the logarithm, m² varies around 1.
-        table = powers[each, best] * np.exp(EXPONENTS[best] * contrasts)[:, None, None, None]
-        # Positive definite, also from fewer images than channels.
-        mean = np.trace(table, axis1=-2, axis2=-1)[..., None, None] / table.shape[-1]
-        table = table + 1e-5 * mean * np.eye(table.shape[-1])
-        a = schedule.alphas_cumprod[timesteps]
-        table = table / (1 - a)[:, None, None, None]
-        modulated = modulation.astype(np.float32) if modulation[:, 0].any() else None
-        return cls(table.astype(np.float32), timesteps, a, spacing, modulated)
+        found = measure(
+            as_prior(denoiser),
+            images,
+            key,
+            n=n,
+            levels=levels,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        return cls(**found)
 
     def save(self, folder: str | Path) -> Path:
         """Write `spectral_covariance.safetensors` into a checkpoint's folder; returns its path."""
@@ -248,81 +206,6 @@ class SpectralCovariance:
                 return cls(**{name: file.get_tensor(name) for name in file.keys()})
         except (SafetensorError, TypeError) as e:
             raise ValueError(f"{path}: not a table of spectral covariances ({e})") from e
-
-
-@jit
-def _errors(denoiser, images, keys, timesteps, rings):
-    """Of images [n, H, W, C] in [0, 1], at L levels, for every exponent γ of the contrast g:
-
-    the rings' mean of ê ê* of e·g^(−γ/2) [n, L, γ, R, C, C], the mean square of that [n, L, γ],
-    and the mean of log g [n, L].
-    """
-
-    def one(image, key):
-        x0 = to_model(image)
-
-        def level(t):
-            eps = jax.random.normal(jax.random.fold_in(key, t), x0.shape, x0.dtype)
-            x0_hat = denoiser(denoiser.schedule.add_noise(x0, eps, t).astype(x0.dtype), t)
-            log_g = contrast(x0_hat)
-
-            def power(exponent):
-                error = (x0 - x0_hat) * jnp.exp(-exponent / 2 * log_g)[..., None]
-                e = jnp.fft.rfft2(error, axes=(0, 1), norm="ortho")
-                square = (e[..., :, None] * jnp.conj(e[..., None, :])).real
-                highest = jax.lax.Precision.HIGHEST
-                of_rings = jnp.einsum("rhw,hwcd->rcd", rings, square, precision=highest)
-                return of_rings, jnp.mean(error**2)
-
-            return *jax.lax.map(power, jnp.asarray(EXPONENTS, dtype)), log_g.mean()
-
-        return jax.lax.map(level, timesteps)
-
-    dtype = getattr(denoiser, "dtype", jnp.result_type(float))
-    rings = jnp.asarray(rings, dtype)
-    return over_samples(one)(jnp.asarray(images, dtype), keys)
-
-
-def _own_samples(denoiser, n, key, batch_size, progress):
-    return sample(
-        DDPM(denoiser),
-        denoiser.schedule.steps(min(100, denoiser.schedule.num_train_timesteps)),
-        key=jax.random.fold_in(key, 2**31 - 1),
-        n=n,
-        batch_size=batch_size,
-        progress=progress,
-    )
-
-
-def _check_images(images, denoiser):
-    shape = getattr(denoiser, "shape", None)
-    channels = images.shape[-1] if shape is None else shape[-1]
-    if images.ndim != 4 or 0 in images.shape or images.shape[-1] != channels:
-        raise ValueError(f"images: expected [N, H, W, {channels}], got {list(images.shape)}")
-    if images.dtype.kind != "f" or not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError("images: expected floats in [0, 1]")
-
-
-def _timesteps(alphas_cumprod, levels: int) -> np.ndarray:
-    """About `levels` timesteps from the first to the last, evenly spaced in log-SNR."""
-    a = np.clip(alphas_cumprod, 1e-6, 1 - 1e-6)
-    snr = np.log(a / (1 - a))
-    wanted = np.linspace(snr[0], snr[-1], levels)
-    return np.unique([int(np.abs(snr - w).argmin()) for w in wanted])
-
-
-def _ring_weights(size, spacing) -> np.ndarray:
-    """[R, H, W//2 + 1]: the mean over frequencies near each ring, weighted by 1 − distance."""
-    radius = _radius(*size) / spacing
-    rings = np.arange(int(np.ceil(radius.max())) + 1)[:, None, None]
-    weights = np.maximum(1 - np.abs(radius - rings), 0)
-    weights = weights * half_weights(size[1])
-    return weights / np.maximum(weights.sum((1, 2), keepdims=True), 1e-12)
-
-
-def _radius(height: int, width: int) -> np.ndarray:
-    """Of the frequencies of `rfft2`, in cycles a pixel."""
-    return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
 
 
 def _between(values, place):

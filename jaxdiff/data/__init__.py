@@ -5,13 +5,13 @@ from jaxdiff.data.images import (
     example,
     faces,
     fit,
-    list_images,
     load_images,
     read_image,
     to_uint8,
     write_image,
 )
 from jaxdiff.data.kernels import gaussian_kernel, load_kernel, load_kernels, motion_kernel
+from jaxdiff.data.sources import list_images
 
 __all__ = [
     "Dataset",

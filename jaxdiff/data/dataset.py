@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdiff.data.images import faces, find_images, fit, read_image
+from jaxdiff.data.images import faces, fit, read_fitted
+from jaxdiff.data.inputs import printable
 from jaxdiff.data.kernels import load_kernels, motion_kernel
+from jaxdiff.data.sources import find, find_images
 from jaxdiff.operators import Blur
 
 
@@ -78,7 +80,11 @@ def _pad_centrally(kernel: np.ndarray, size: int) -> np.ndarray:
 
 
 def course_dataset(
-    root: str | Path | None = None, size: int = 64, seed: int = 0, how: str | None = "resize"
+    root: str | Path | None = None,
+    size: int = 64,
+    seed: int = 0,
+    how: str | None = "resize",
+    channels: int = 3,
 ) -> Dataset:
     """The course's data set from its folder, or from what is bundled.
 
@@ -87,6 +93,7 @@ def course_dataset(
             without a .mat the kernels are generated. None: `faces()` and generated kernels.
         size: images are brought to [size, size] by `how` (see `fit`).
         seed: of the draws.
+        channels: 3, or 1 for grey images; the bundled ones become grey.
 
     Raises:
         ValueError: for a folder without images, an image that can't be read, or kernels that can't.
@@ -95,12 +102,17 @@ def course_dataset(
         >>> sorted({m.sigma for m in map(course_dataset(seed=3).__getitem__, range(8))})[-1] <= 20 / 255
         True
     """
-    generated = [motion_kernel(width, seed=i) for i, width in enumerate((9, 11, 13, 15, 17))]
+    widths = (min(width, size) for width in (9, 11, 13, 15, 17))
+    generated = [motion_kernel(width, seed=i) for i, width in enumerate(widths)]
     if root is None:
         images = {name: fit(image, (size, size), how) for name, image in faces().items()}
+        if channels == 1:
+            luma = np.array([0.299, 0.587, 0.114], np.float32)  # of ITU-R BT.601, as Pillow's
+            images = {name: (image @ luma)[..., None] for name, image in images.items()}
         return Dataset(images, generated, seed=seed)
     images = {
-        str(p.relative_to(root)): fit(read_image(p), (size, size), how) for p in find_images(root)
+        printable(p.relative_to(root)): read_fitted(p, p, (size, size), how, channels)
+        for p in find_images(root)
     }
-    mats = sorted(p for p in Path(root).rglob("*.mat") if p.is_file())
+    mats = find(root, ".mat")
     return Dataset(images, load_kernels(mats[0]) if mats else generated, seed=seed)

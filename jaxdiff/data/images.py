@@ -1,16 +1,16 @@
 """Images: read, written, and fitted to a prior's size."""
 
 import io
-import itertools
-import zipfile
-from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+from jaxdiff.data.decode import decode
+from jaxdiff.data.inputs import printable
+from jaxdiff.data.sources import find_images, list_images, packed_files
 
 
 def example(size: int = 64) -> np.ndarray:
@@ -40,31 +40,32 @@ def faces() -> dict[str, np.ndarray]:
     return {path.stem: read_image(path) for path in list_images(folder)}
 
 
-def read_image(path: str | Path | io.BytesIO, channels: int | None = 3) -> np.ndarray:
+def read_image(
+    path: str | Path | IO[bytes], channels: int | None = 3, name: object = None
+) -> np.ndarray:
     """An image file as [H, W, channels] float32 in [0, 1]; None takes as many as it has.
+
+    It is read upright, with 8 or 16 bits a channel (`decode` says which kinds), as 1 channel of
+    grey or 3 of RGB. Errors call it by `name`, or by its path.
 
     Raises:
         FileNotFoundError: where there is none.
         ValueError: for a file that can't be read as an image, or has other channels.
     """
+    name = path if name is None else name
     try:
-        with Image.open(path) as image:
-            # A palette is a way of storing colours, not another number of channels.
-            image = image.convert("RGB") if image.mode == "P" else image
-            bands = len(image.getbands())
-            if channels is not None and bands != channels:
-                raise ValueError(
-                    f"{path}: has {bands} channels ({image.mode}), the prior has {channels}: "
-                    f"convert it to {'RGB' if channels == 3 else 'greyscale'} first"
-                )
-            array = np.asarray(image)
+        array = np.asarray(decode(path, name))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as e:
-        raise ValueError(f"{path}: can't be read as an image, save it again ({e})") from e
-    if array.dtype != np.uint8:
-        raise ValueError(f"{path}: has {array.dtype} pixels, expected 8 bits a channel")
-    return (array.reshape(*array.shape[:2], bands) / 255).astype(np.float32)
+        raise FileNotFoundError(f"{printable(name)}: no such image") from None
+    bands = 1 if array.ndim == 2 else array.shape[2]
+    if channels not in (None, bands):
+        raise ValueError(
+            f"{printable(name)}: has {bands} channels, the prior has {channels}: "
+            f"convert it to {'RGB' if channels == 3 else 'greyscale'} first"
+        )
+    if array.dtype == np.uint8:  # in float32, the same bits as by float64 in a third of the memory
+        array = np.divide(array, np.float32(255), dtype=np.float32)
+    return array.reshape(*array.shape[:2], bands)
 
 
 def write_image(path: str | Path, image) -> None:
@@ -80,35 +81,15 @@ def to_uint8(image) -> np.ndarray:
     return np.round(np.clip(np.asarray(image), 0, 1) * 255).astype(np.uint8)
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """The image files of a folder, sorted by name.
-
-    Raises:
-        ValueError: where there are none.
-    """
-    return _images(folder, Path(folder).iterdir())
-
-
-def find_images(root: str | Path) -> list[Path]:
-    """The image files of a folder and of those below it, sorted by path; raises as `list_images`."""
-    return _images(root, Path(root).rglob("*"))
-
-
-def _images(source, paths: Iterable[Path]) -> list[Path]:
-    found = sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not found:
-        raise ValueError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    return found
-
-
 def load_images(
     source: str | Path,
     size: tuple[int, int],
     how: str | None = "resize",
     n: int | None = None,
     split: str = "train",
+    channels: int = 3,
 ) -> np.ndarray:
-    """The first n images of a folder, or of a packed .npz, as [N, H, W, 3] float32 in [0, 1].
+    """The first n images of a folder, or of a packed .npz, as [N, H, W, channels] in [0, 1].
 
     Args:
         source: a folder, searched with the folders below it, in order of names; or an .npz that
@@ -127,31 +108,24 @@ def load_images(
     """
     source = Path(source)
     if source.is_dir():
-        images = [fit(read_image(path), size, how) for path in find_images(source)[:n]]
+        files = [(path, path) for path in find_images(source)[:n]]
     elif source.is_file():
-        files = itertools.islice(packed_files(source, split), n)
-        images = [fit(read_image(io.BytesIO(content)), size, how) for content in files]
+        packed = packed_files(source, split)[:n]
+        files = [(io.BytesIO(c), f"{source}, {split} {i}") for i, c in enumerate(packed)]
     else:
-        raise FileNotFoundError(f"{source}: no such folder or .npz of images")
-    if not images:
-        raise ValueError(f"{source}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    return np.stack(images)
+        raise FileNotFoundError(f"{printable(source)}: no such folder or .npz of images")
+    if not files:
+        raise ValueError(f"{printable(source)}: holds no images")
+    return np.stack([read_fitted(*file, size, how, channels) for file in files])
 
 
-def packed_files(source: Path, split: str) -> list[bytes]:
-    """The image files of a split of a packed .npz.
-
-    Raises:
-        ValueError: where it is none, or has no such split.
-    """
+def read_fitted(file, name: object, size, how: str | None, channels: int) -> np.ndarray:
+    """`read_image`, then `fit`, whose errors call the image by its name, too."""
+    image = read_image(file, channels, name)
     try:
-        with np.load(source, allow_pickle=False) as file:
-            packed, offsets = file[f"{split}_bytes"].tobytes(), file[f"{split}_offsets"]
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
-        raise ValueError(
-            f"{source}: expected an .npz with {split}_bytes and {split}_offsets"
-        ) from e
-    return [packed[a:b] for a, b in itertools.pairwise(offsets)]
+        return fit(image, size, how)
+    except ValueError as e:
+        raise ValueError(f"{printable(name)}: {e}") from None
 
 
 def fit(image: np.ndarray, size: tuple[int, int], how: str | None) -> np.ndarray:

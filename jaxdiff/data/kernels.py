@@ -1,13 +1,18 @@
 """Blur kernels: made, and read from files."""
 
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
-import scipy  # whose parts load at their first use: 0.3 s and 16 MB
-from PIL import Image, UnidentifiedImageError
+import scipy  # whose parts load at their first use
+
+from jaxdiff.data.arrays import read_npy
+from jaxdiff.data.decode import IMAGE_SUFFIXES, decode
+from jaxdiff.data.inputs import printable
+from jaxdiff.data.mat import read_mat
+from jaxdiff.util import limits
 
 
 def gaussian_kernel(size: int, std: float) -> np.ndarray:
@@ -17,11 +22,16 @@ def gaussian_kernel(size: int, std: float) -> np.ndarray:
         >>> round(float(gaussian_kernel(5, 1.0).sum()), 6)
         1.0
     """
-    if size < 1 or not std > 0:
+    if size < 1 or not 0 < std < 1e100:
         raise ValueError(f"gaussian kernel: expected size ≥ 1 and std > 0, got {size} and {std}")
+    limits.check("bytes", 8 * size**2, "KERNEL_BYTES")
     r = np.arange(size) - (size - 1) / 2
-    kernel = np.exp(-(r[:, None] ** 2 + r[None] ** 2) / (2 * std**2))
-    return kernel / kernel.sum()
+    with np.errstate(all="ignore"):
+        kernel = np.exp(-(r[:, None] ** 2 + r[None] ** 2) / (2 * std**2))
+        kernel = kernel / kernel.sum()
+    if not np.isfinite(kernel).all():
+        raise ValueError(f"gaussian kernel: std {std:g} is too small for a size of {size}")
+    return kernel
 
 
 def motion_kernel(size: int, seed: int) -> np.ndarray:
@@ -36,6 +46,9 @@ def motion_kernel(size: int, seed: int) -> np.ndarray:
     """
     if size < 3:
         raise ValueError(f"motion kernel: expected a size of at least 3, got {size}")
+    if seed < 0:
+        raise ValueError(f"motion kernel: expected a seed of at least 0, got {seed}")
+    limits.check("bytes", 8 * size**2, "KERNEL_BYTES")
     rng = np.random.default_rng(seed)
     velocity, position = rng.normal(size=2), np.zeros(2)
     path = []
@@ -63,13 +76,18 @@ def motion_kernel(size: int, seed: int) -> np.ndarray:
 def load_kernel(spec: str) -> np.ndarray:
     """A blur kernel [h, w] from a file or a recipe.
 
+    A kernel is used as it is, but for one of whole numbers, such as MATLAB's uint8, and for
+    pictures: they are divided by their sum. Warns where it does so to an array, and where a sum
+    is not between 1/2 and 2.
+
     Args:
         spec: a `.mat` of MATLAB v5 or v7.3 (`FILE.mat`, its first kernel, or `FILE.mat:3`, the
-            fourth), a `.npy`, a `.png` (its grey values, scaled to sum 1), `gaussian:SIZE,STD` or
+            fourth), a `.npy`, a picture (its grey values), `gaussian:SIZE,STD` or
             `motion:SIZE,SEED`.
 
     Raises:
-        ValueError: for a recipe or file that holds no kernel; FileNotFoundError.
+        ValueError: for a recipe or file that holds no kernel, or one that sums to zero or less;
+        FileNotFoundError.
 
     Example:
         >>> load_kernel("gaussian:9,1.5").shape
@@ -89,70 +107,95 @@ def load_kernel(spec: str) -> np.ndarray:
             example = {"gaussian": "gaussian:9,1.5", "motion": "motion:9,0"}[name]
             raise ValueError(f"kernel {spec!r}: expected something like {example}") from None
         return make(*values)
-    path, index = Path(spec), 0
-    if not path.exists() and ".mat:" in spec:
-        stem, _, number = spec.rpartition(":")
-        if not number.isdigit():
-            raise ValueError(f"kernel {spec!r}: expected a number behind the colon, as FILE.mat:3")
-        path, index = Path(stem), int(number)
+    path, index = Path(spec), None
+    if not path.exists() and (numbered := re.fullmatch(r"(.+\.mat):(.*)", spec, re.I | re.S)):
+        if not re.fullmatch(r"[0-9]{1,9}", numbered[2]):
+            raise ValueError(
+                f"kernel {printable(spec)!r}: expected a number behind the colon, as FILE.mat:3"
+            )
+        path, index = Path(numbered[1]), int(numbered[2])
     if not path.is_file():
         raise FileNotFoundError(
-            f"kernel {spec!r}: no such file, nor a recipe such as gaussian:9,1.5 or motion:9,0"
+            f"kernel {printable(spec)!r}: no such file, nor a recipe such as gaussian:9,1.5 or "
+            "motion:9,0"
         )
-    try:
-        if path.suffix == ".mat":
-            kernels = load_kernels(path)
-            if index >= len(kernels):
-                raise ValueError(f"holds {len(kernels)} kernels, numbered from 0, not {index}")
-            kernel = kernels[index]
-        elif path.suffix == ".npy":
-            kernel = np.load(path, allow_pickle=False)
-        elif path.suffix == ".png":
-            with Image.open(path) as image:
-                kernel = np.asarray(image.convert("F"), np.float64)
-            if kernel.sum() == 0:
-                raise ValueError("is all black")
-            kernel = kernel / kernel.sum()
-        else:
-            raise ValueError("expected .mat, .npy or .png")
-    except (ValueError, OSError, UnidentifiedImageError, EOFError) as e:
-        raise ValueError(f"kernel {path}: {e}") from e
-    if kernel.ndim != 2 or kernel.size == 0 or not np.issubdtype(kernel.dtype, np.number):
-        raise ValueError(f"kernel {path}: expected a real array [h, w], got {list(kernel.shape)}")
-    return kernel
+    suffix, name = path.suffix.lower(), f"kernel {printable(spec)}"
+    if suffix == ".mat":
+        kernels = _read_kernels(path)
+        if (index or 0) >= len(kernels):
+            raise ValueError(
+                f"kernel {printable(path)}: holds {len(kernels)} kernels, numbered from 0, "
+                f"not {index}"
+            )
+        return _checked(kernels[index or 0], name)
+    if suffix == ".npy":
+        return _checked(read_npy(path), name)
+    if suffix in IMAGE_SUFFIXES:
+        kernel = np.asarray(decode(path, path).convert("F"), np.float64)
+        if kernel.sum() == 0:
+            raise ValueError(f"{name}: is all black")
+        return _checked(kernel / kernel.sum(), name)
+    raise ValueError(f"{name}: expected .mat, .npy or a picture")
 
 
 def load_kernels(path: str | Path) -> list[np.ndarray]:
-    """Every kernel of a .mat (v5 or v7.3): those of its field `kernels`, or of its only array.
+    """Every kernel [h, w] of a .mat (v5 or v7.3): those of its field `kernels`, or its only array.
+
+    They are cells, or an array [h, w, N]; whole numbers are divided by their sum, as `load_kernel`
+    says.
 
     Raises:
-        ValueError: for a file that holds none; FileNotFoundError.
+        ValueError: for a file that holds none, or a kernel that is none; FileNotFoundError.
     """
-    path = Path(path)
+    kernels = _read_kernels(Path(path))
+    return [_checked(k, f"kernel {printable(path)}:{i}") for i, k in enumerate(kernels)]
+
+
+def _read_kernels(path: Path) -> list[np.ndarray | None]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    if h5py.is_hdf5(path):  # v7.3, which stores arrays transposed
-        with h5py.File(path) as file:
-            arrays = {k: _hdf5_cells(file, v) for k, v in file.items() if not k.startswith("#")}
+        raise FileNotFoundError(f"{printable(path)}: no such file")
+    variables = read_mat(path)
+    numeric = {name: value for name, value in variables.items() if value is not None}
+    if "kernels" in numeric:
+        found = numeric["kernels"]
+    elif len(numeric) == 1:
+        (found,) = numeric.values()
     else:
-        try:
-            content = scipy.io.loadmat(str(path))
-        except Exception as e:  # cut short: IndexError, OSError, zlib's, scipy's own, by the place
-            raise ValueError(f"not readable as a .mat file ({e})") from e
-        arrays = {k: _cells(v) for k, v in content.items() if not k.startswith("__")}
-    if "kernels" in arrays:
-        return arrays["kernels"]
-    if len(arrays) != 1:
-        raise ValueError(f"expected a field 'kernels', got {', '.join(arrays) or 'nothing'}")
-    return next(iter(arrays.values()))
+        names = ", ".join(map(printable, list(variables)[:9])) or "nothing"
+        raise ValueError(
+            f"kernel {printable(path)}: expected a field 'kernels' of numbers or cells, or a "
+            f"single array, got {names}"
+        )
+    if isinstance(found, list):
+        return found
+    return list(np.moveaxis(found, -1, 0)) if found.ndim == 3 else [found]
 
 
-def _cells(array: np.ndarray) -> list[np.ndarray]:
-    return [np.asarray(a) for a in array.ravel()] if array.dtype == object else [array]
-
-
-def _hdf5_cells(file, item: Any) -> list[np.ndarray]:
-    data = item[()]
-    if data.dtype == object:
-        return [np.asarray(file[ref]).T for ref in data.ravel()]
-    return [np.asarray(data).T]
+def _checked(kernel: np.ndarray | None, name: str) -> np.ndarray:
+    """A kernel that a blur may take; one of whole numbers has not been divided by its sum yet."""
+    if kernel is None or kernel.ndim != 2 or kernel.size == 0 or kernel.dtype.kind not in "biuf":
+        got = "no numbers" if kernel is None else f"{kernel.dtype} {list(kernel.shape)}"
+        raise ValueError(f"{name}: expected a real array [h, w], got {got}")
+    values = kernel.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: holds NaN or infinite values")
+    with np.errstate(over="ignore"):
+        total, size = values.sum(), np.abs(values).sum()
+    if not 1e-6 * size < total < np.inf:
+        raise ValueError(f"{name}: sums to {total:g}, a blur's kernel to about 1")
+    if total != 1 and (values == np.round(values)).all():
+        warnings.warn(f"{name}: whole numbers, divided by their sum {total:g}", stacklevel=3)
+        return values / total
+    edge = min(values[0].min(), values[-1].min(), values[:, 0].min(), values[:, -1].min())
+    if edge > values.mean():
+        warnings.warn(
+            f"{name}: brighter all around than inside: is it the negative of a kernel?",
+            stacklevel=3,
+        )
+    if not 0.5 <= total <= 2:
+        warnings.warn(
+            f"{name}: sums to {total:g}, and makes images {total:g} times as bright: divide it by "
+            "its sum unless they are",
+            stacklevel=3,
+        )
+    return kernel

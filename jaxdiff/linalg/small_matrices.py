@@ -1,7 +1,7 @@
 """Small symmetric matrices, one a frequency, as elementwise arithmetic.
 
-Unrolled over the channels: LAPACK, called a matrix at a time, takes 4.3 ms for the 2112 3×3
-matrices of a 64×64 image, a fifth of a DDPM step on two cores.
+Unrolled over the channels: LAPACK is called a matrix at a time, which for thousands of small ones is
+a good part of a step (benchmarks/choices.md).
 """
 
 import jax.numpy as jnp

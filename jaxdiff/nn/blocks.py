@@ -28,25 +28,44 @@ def _attention(channels, config, rescale=1.0, *, groups, rngs):
     return Attention(channels, head_dim, groups, config.norm_eps, rescale, rngs=rngs)
 
 
+def _pairs(widths, channels, kind, config, *, rngs):
+    """A block's resnets, one for each input width, and an attention behind each where it has them."""
+    groups = config.norm_num_groups
+    resnets, attentions = nnx.List(), nnx.List()
+    for width in widths:
+        resnets.append(Resnet(width, channels, config, groups=groups, rngs=rngs))
+        if "Attn" in kind:
+            attentions.append(_attention(channels, config, groups=groups, rngs=rngs))
+    return resnets, attentions
+
+
+def _resize(kind, how, plain, channels, config, resize, *, rngs):
+    """What follows them: a resnet that resizes, by its name or its type, or a convolution."""
+    if kind.startswith("Resnet") or ("Attn" in kind and how == "resnet"):
+        groups = config.norm_num_groups
+        return Resnet(channels, channels, config, groups=groups, resize=resize, rngs=rngs)
+    return plain()
+
+
 class DownBlock(nnx.Module):
     """DownBlock2D, AttnDownBlock2D and ResnetDownsampleBlock2D."""
 
     def __init__(self, kind, in_channels, channels, config, *, last, rngs):
-        groups, attn = config.norm_num_groups, "Attn" in kind
-        self.resnets, self.attentions, self.downsamplers = nnx.List(), nnx.List(), nnx.List()
-        for i in range(config.layers_per_block):
-            width = in_channels if i == 0 else channels
-            self.resnets.append(Resnet(width, channels, config, groups=groups, rngs=rngs))
-            if attn:
-                self.attentions.append(_attention(channels, config, groups=groups, rngs=rngs))
-        if last:
-            return
-        by_resnet = kind.startswith("Resnet") or (attn and config.downsample_type == "resnet")
-        self.downsamplers.append(
-            Resnet(channels, channels, config, groups=groups, resize=average_pool, rngs=rngs)
-            if by_resnet
-            else Downsample(channels, config.downsample_padding, rngs=rngs)
-        )
+        widths = [in_channels] + [channels] * (config.layers_per_block - 1)
+        self.resnets, self.attentions = _pairs(widths, channels, kind, config, rngs=rngs)
+        self.downsamplers = nnx.List()
+        if not last:
+            self.downsamplers.append(
+                _resize(
+                    kind,
+                    config.downsample_type,
+                    lambda: Downsample(channels, config.downsample_padding, rngs=rngs),
+                    channels,
+                    config,
+                    average_pool,
+                    rngs=rngs,
+                )
+            )
 
     def __call__(self, h, skip, run):
         outputs = []
@@ -139,20 +158,21 @@ class UpBlock(nnx.Module):
     """UpBlock2D, AttnUpBlock2D and ResnetUpsampleBlock2D."""
 
     def __init__(self, kind, below, beside, channels, config, *, last, rngs):
-        groups, attn = config.norm_num_groups, "Attn" in kind
-        self.resnets, self.attentions, self.upsamplers = nnx.List(), nnx.List(), nnx.List()
-        for width in _up_widths(below, beside, channels, config):
-            self.resnets.append(Resnet(width[0], channels, config, groups=groups, rngs=rngs))
-            if attn:
-                self.attentions.append(_attention(channels, config, groups=groups, rngs=rngs))
-        if last:
-            return
-        by_resnet = kind.startswith("Resnet") or (attn and config.upsample_type == "resnet")
-        self.upsamplers.append(
-            Resnet(channels, channels, config, groups=groups, resize=upsample_nearest, rngs=rngs)
-            if by_resnet
-            else Upsample(channels, rngs=rngs)
-        )
+        widths = [width for width, _ in _up_widths(below, beside, channels, config)]
+        self.resnets, self.attentions = _pairs(widths, channels, kind, config, rngs=rngs)
+        self.upsamplers = nnx.List()
+        if not last:
+            self.upsamplers.append(
+                _resize(
+                    kind,
+                    config.upsample_type,
+                    lambda: Upsample(channels, rngs=rngs),
+                    channels,
+                    config,
+                    upsample_nearest,
+                    rngs=rngs,
+                )
+            )
 
     def __call__(self, h, skip, beside, run):
         for i, resnet in enumerate(self.resnets):

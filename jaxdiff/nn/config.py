@@ -1,8 +1,13 @@
 """The configuration of a UNet2D: diffusers' fields, checked."""
 
 import dataclasses
+import math
+import reprlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
+
+from jaxdiff.util import limits
 
 ACTIVATIONS = ("swish", "silu", "mish", "gelu", "relu")
 DOWN_BLOCKS = (
@@ -83,17 +88,23 @@ class UNet2DConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> "UNet2DConfig":
         """Read a `config.json`: fields starting with `_` are diffusers' own and are ignored.
 
+        Fields that UNet2DModel does not have, such as those that diffusers' training script adds to
+        its averaged weights, are ignored with a warning, as diffusers does.
+
         Raises:
-            ValueError: for a class that is not UNet2DModel and for a field unknown to it.
+            ValueError: for a class that is not UNet2DModel, and for a field at fault.
         """
         name = config.get("_class_name", "UNet2DModel")
         if name != "UNet2DModel":
-            raise ValueError(f"_class_name: expected 'UNet2DModel', got {name!r}")
+            _fail("_class_name", "'UNet2DModel'", name)
         known = {f.name for f in dataclasses.fields(cls)}
         fields = {k: v for k, v in config.items() if not k.startswith("_")}
         if unknown := sorted(set(fields) - known):
-            raise ValueError(f"{', '.join(unknown)}: not a field of UNet2DModel's config")
-        return cls(**fields)
+            warnings.warn(
+                f"config: ignoring {reprlib.repr(unknown)[1:-1]}, which UNet2DModel does not have",
+                stacklevel=2,
+            )
+        return cls(**{k: v for k, v in fields.items() if k in known})
 
     def to_dict(self) -> dict[str, Any]:
         """The dictionary that `config.json` holds."""
@@ -127,24 +138,30 @@ class UNet2DConfig:
         for name in ("down_block_types", "up_block_types"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(b, str) for b in value):
-                raise ValueError(f"{name}: expected a list of block names, got {value!r}")
+                _fail(name, "a list of block names", value)
             object.__setattr__(self, name, tuple(b.removeprefix("UNetRes") for b in value))
         _check_types(self)
+        _check_limits(self)
         _check_choices(self)
         _check_blocks(self)
         _check_channels(self)
 
 
 def _fail(field: str, expected: str, value: Any):
-    raise ValueError(f"{field}: expected {expected}, got {value!r}")
+    raise ValueError(f"{field}: expected {expected}, got {reprlib.repr(value)}")
+
+
+def _is_int(value: Any, low: float = -math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _check_types(c: UNet2DConfig):
-    def is_int(v):
-        return isinstance(v, int) and not isinstance(v, bool)
-
     for name in ("in_channels", "out_channels", "layers_per_block"):
-        if not (is_int(v := getattr(c, name)) and v >= 1):
+        if not _is_int(v := getattr(c, name), 1):
             _fail(name, "a positive integer", v)
     for name in (
         "time_embedding_dim",
@@ -154,7 +171,7 @@ def _check_types(c: UNet2DConfig):
         "num_class_embeds",
         "num_train_timesteps",
     ):
-        if (v := getattr(c, name)) is not None and not (is_int(v) and v >= 1):
+        if (v := getattr(c, name)) is not None and not _is_int(v, 1):
             _fail(name, "a positive integer or null", v)
     for name in ("center_input_sample", "flip_sin_to_cos", "add_attention"):
         if not isinstance(v := getattr(c, name), bool):
@@ -162,18 +179,33 @@ def _check_types(c: UNet2DConfig):
     size = c.sample_size
     if size is not None:
         pair = size if isinstance(size, tuple) else (size, size)
-        if len(pair) != 2 or not all(is_int(s) and s >= 1 for s in pair):
+        if len(pair) != 2 or not all(_is_int(s, 1) for s in pair):
             _fail("sample_size", "a positive integer, a pair of them, or null", size)
-    if not all(is_int(ch) and ch >= 1 for ch in c.block_out_channels):
-        _fail("block_out_channels", "a list of positive integers", c.block_out_channels)
-    for name, low in (("norm_eps", 0), ("mid_block_scale_factor", 0)):
-        v = getattr(c, name)
-        if not isinstance(v, int | float) or isinstance(v, bool) or not v > low:
+    widths = c.block_out_channels
+    if not isinstance(widths, tuple) or not all(_is_int(width, 1) for width in widths):
+        _fail("block_out_channels", "a list of positive integers", widths)
+    for name in ("norm_eps", "mid_block_scale_factor"):
+        if not _is_number(v := getattr(c, name)) or v <= 0:
             _fail(name, "a positive number", v)
-    if not isinstance(c.dropout, int | float) or not 0 <= c.dropout < 1:
+    if not _is_number(c.dropout) or not 0 <= c.dropout < 1:
         _fail("dropout", "a number in [0, 1)", c.dropout)
-    if not isinstance(c.freq_shift, int | float):
+    if not _is_number(c.freq_shift):
         _fail("freq_shift", "a number", c.freq_shift)
+    if c.time_embedding_type == "positional" and c.freq_shift in [w // 2 for w in widths[:1]]:
+        _fail("freq_shift", "a number other than half of block_out_channels[0]", c.freq_shift)
+
+
+def _check_limits(c: UNet2DConfig):
+    """Before anything is built: the shapes of a network of a million layers take hours."""
+    limits.check("layers_per_block", c.layers_per_block, "LAYERS")
+    limits.check("block_out_channels: blocks", len(c.block_out_channels), "BLOCKS")
+    for size in c.size or ():
+        limits.check("sample_size", size, "SAMPLE_SIZE")
+    for name in ("in_channels", "out_channels", "time_embedding_dim", "num_class_embeds"):
+        limits.check(name, getattr(c, name) or 0, "CHANNELS")
+    for width in c.block_out_channels:
+        limits.check("block_out_channels", width, "CHANNELS")
+    limits.check("num_train_timesteps", c.num_train_timesteps or 0, "TIMESTEPS")
 
 
 def _check_choices(c: UNet2DConfig):
@@ -188,7 +220,8 @@ def _check_choices(c: UNet2DConfig):
         "class_embed_type": (None, "timestep", "identity"),
     }
     for name, allowed in choices.items():
-        if (v := getattr(c, name)) not in allowed:
+        v = getattr(c, name)
+        if not any(type(v) is type(a) and v == a for a in allowed):  # True is no 1 here
             _fail(name, "one of " + ", ".join("null" if a is None else str(a) for a in allowed), v)
     if c.time_embedding_type == "learned" and c.num_train_timesteps is None:
         _fail("num_train_timesteps", "a number, as time_embedding_type is 'learned'", None)

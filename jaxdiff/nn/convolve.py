@@ -15,13 +15,9 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 def convolve(x, kernel, bias, stride: int, padding: Padding) -> jax.Array:
     """Cross-correlation of x [n, H, W, I] with kernel [h, w, I, O], plus bias [O].
 
-    CPU in float32: `jaxdiff.nn.native`, where there is a C compiler. XLA's own takes about twice as
-    long for 3×3 kernels (batch 1: 64², 32 channels 0.53 against 0.25 ms; 16², 128: 0.48 against
-    0.25; 256², 128: 113 against 54; two cores, medians of one run), and 1.1 to 1.3 times for others.
-    CPU in float64: one matrix product a row of the kernel, since XLA has no fast convolution there:
-    a ΠGDM step of faces64 inside a scan takes 0.20 s, 0.24 with a product a tap, 0.25 with one for
-    all of them, 1.40 with XLA's own (two cores, jaxlib 0.10.2). With few channels there is little to
-    win, and it compiles for longer.
+    CPU in float32: `jaxdiff.nn.native`, where there is a C compiler. CPU in float64: one matrix
+    product a row of the kernel, since XLA has no fast convolution there; with few channels there is
+    little to win, and it compiles for longer. Measured in benchmarks/choices.md.
     """
     if _native(x):
         return native.convolve(x, kernel, bias, stride, padding)
@@ -46,8 +42,7 @@ def convolve(x, kernel, bias, stride: int, padding: Padding) -> jax.Array:
 def convolve_gradient(x, g, kernel, stride: int, padding: Padding):
     """The gradients of `convolve` to its kernel and bias, from x and the gradient g of its output.
 
-    CPU in float32: `jaxdiff.nn.native`. At batch 32 XLA's takes 37 against 8 ms with 32 channels at
-    64², 19 against 6.6 with 64 at 32², 14 against 6.6 with 128 at 16² (two cores, medians of one run).
+    CPU in float32: `jaxdiff.nn.native`, for XLA's take several times as long (benchmarks/choices.md).
     """
     if _native(x):
         return native.convolve_gradient(x, g, kernel.shape, stride, padding)
@@ -59,8 +54,7 @@ def convolve_gradient(x, g, kernel, stride: int, padding: Padding):
 def norms_natively(x) -> bool:
     """Whether `jaxdiff.nn.native` normalises groups of the channels of x.
 
-    CPU in float32 with whole vectors of channels. XLA takes 1.0 to 3 times as long forward and 2 to
-    5 times for the gradient; at batch 32, 64², 32 channels 3 and 9 times (two cores).
+    CPU in float32 with whole vectors of channels (benchmarks/choices.md).
     """
     return _native(x) and x.shape[-1] % 16 == 0
 

@@ -11,6 +11,7 @@ from jax import lax
 
 from jaxdiff.nn import native
 from jaxdiff.nn.convolve import Padding, convolve, convolve_gradient, norms_natively
+from jaxdiff.util.platform import choices
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -43,12 +44,21 @@ conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 def _input_gradient(g, kernel, stride, padding, shape):
     """dx[stride·i − low + d] += g[i] kernel[d]: one dense convolution of g for each phase of dx.
 
-    Of an x whose height and width are multiples of the stride, as every UNet2D's are.
-
-    Spreading g with zeros for one convolution instead does stride² times the work: at stride 2,
-    0.34 against 0.79 ms (32², 64 channels), 27 against 75 ms (256², 128 channels; two cores, in a
-    scan, medians of one run). Not measured on an accelerator.
+    Of an x whose height and width are multiples of the stride, as every UNet2D's are. Spreading g
+    with zeros for one convolution instead does stride² times the work, unless the platform has
+    kernels of its own for that (`Choices.phases`).
     """
+    if not choices().phases:
+        x = jax.ShapeDtypeStruct((g.shape[0], *shape, kernel.shape[2]), g.dtype)
+        form = ("NHWC", "HWIO", "NHWC")
+        convolution = partial(
+            lax.conv_general_dilated,
+            rhs=kernel,
+            window_strides=(stride, stride),
+            padding=padding,
+            dimension_numbers=form,
+        )
+        return jax.linear_transpose(convolution, x)(g)[0]
     swapped = kernel.swapaxes(2, 3)
     no_bias = jnp.zeros(kernel.shape[2], g.dtype)
 
@@ -79,10 +89,10 @@ def upsample_conv2d(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Arr
     """`conv2d` of `upsample_nearest(x)` with a 3×3 kernel, without the large image.
 
     Three neighbours of an output pixel are two pixels of x, one of them twice: each of the four
-    phases is a 2×2 convolution of x, with 2.25 times fewer products. In a scan, forward and its
-    gradient each take 0.6 times as long to 64², 64 channels, and 0.54 to 256², 128 channels (two
-    cores, medians of one run). Not measured on an accelerator.
+    phases is a 2×2 convolution of x, with 2.25 times fewer products (`Choices.phases`).
     """
+    if not choices().phases:
+        return cast(jax.Array, conv2d(upsample_nearest(x), kernel, bias, 1, ((1, 1), (1, 1))))
 
     def fold(k, axis, phase):
         k0, k1, k2 = jnp.moveaxis(k, axis, 0)
@@ -228,7 +238,11 @@ def _fir(x, axis, pad, stride, gain):
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """softmax(q kᵀ/√d) v of [n, pixels, heads, d]; the softmax in float32 at least."""
-    # Not jax.nn.dot_product_attention: its softmax is in float32 even for float64.
+    implementation = choices().attention
+    # cuDNN has it for these only; XLA's softmax is in float32 even for float64.
+    fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] <= 128
+    if (fits or implementation == "xla") and implementation and q.dtype != jnp.float64:
+        return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
     logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
     logits = logits.astype(jnp.promote_types(q.dtype, jnp.float32))
     weights = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
@@ -317,7 +331,7 @@ class Resnet(nnx.Module):
         shortcut: bool | None = None,
         rngs,
     ):
-        self.act = activation(config.act_fn)
+        self.act_fn = config.act_fn  # a name: functions need not survive pickling
         self.scale_shift = config.resnet_time_scale_shift == "scale_shift"
         self.resize = resize
         self.rescale = rescale
@@ -336,19 +350,20 @@ class Resnet(nnx.Module):
         )
 
     def __call__(self, x, temb, rngs=None):
-        h = self.norm1(x, self.act)
+        act = activation(self.act_fn)
+        h = self.norm1(x, act)
         if self.resize is not None:
             x, h = self.resize(x), self.resize(h)
         h = self.conv1(h)
         if self.time_emb_proj is None:
             temb = 0
         else:
-            temb = self.time_emb_proj(self.act(temb))[:, None, None]
+            temb = self.time_emb_proj(act(temb))[:, None, None]
         if self.scale_shift:
             scale, shift = jnp.split(temb, 2, -1)
-            h = self.act(self.norm2(h) * (1 + scale) + shift)
+            h = act(self.norm2(h) * (1 + scale) + shift)
         else:
-            h = self.norm2(h + temb, self.act)
+            h = self.norm2(h + temb, act)
         if self.dropout is not None:
             h = self.dropout(h, rngs=rngs)
         h = self.conv2(h)

@@ -15,8 +15,8 @@ def recompute_late(f, *args):
 
     XLA's CPU backend drops checkpoint's barriers before it puts the operations in order, and may
     then compute everything again at once and hold it as before. Here the second pass stands
-    in a conditional, which nothing enters or leaves before the incoming gradient is there: of that
-    it tests a number, and gives NaN for NaN.
+    in a conditional on a number of the incoming gradient, so that nothing of it can be computed
+    before that is there. Where that number is NaN, so is the result.
     """
     return f(*args)
 
@@ -64,9 +64,7 @@ def runner(*context, remat: bool) -> Callable:
 def recompute(f: Callable, *args) -> Any:
     """f(*args), which is computed again for the gradient: only the arguments are kept for it.
 
-    CPU: `recompute_late`. A DPS step of CelebA-HQ's network at 256² takes 647 MB of temporaries instead
-    of 1315, and 1.3 times as long; jax.checkpoint, tried before the convolutions were C, 1682 instead
-    of 1849 (two cores, jaxlib 0.10.2). Accelerators: `jax.checkpoint`, not measured.
+    On CPUs by `recompute_late`, elsewhere by `jax.checkpoint` (benchmarks/choices.md).
     """
     if jax.default_backend() == "cpu":
         return recompute_late(f, *args)

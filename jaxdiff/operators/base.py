@@ -1,42 +1,99 @@
-"""What every linear operator has, and the composition of two."""
+"""What every operator has, what every linear one has besides, and their compositions."""
 
+import functools
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff.linalg.cg import conjugate_gradients
-from jaxdiff.util.pytree import pytree
+from jaxdiff.util.pytree import field, is_pytree, pytree, static
+
+Shape = tuple[int, ...]
+METHODS = "DPS takes any differentiable operator"  # what an operator that is not linear is told
 
 
-class Linear(ABC):
-    """A linear map A of images, x [..., H, W, C] → [..., h, w, c], from little more than its call.
+class Operator(ABC):
+    """A differentiable map A of images, x [..., H, W, C] → [..., h, w, c].
 
-    A subclass is a pytree with `__call__` and, where a measurement's shape does not give the
-    image's, `shape` or `input_shape`; the adjoint comes from JAX's transpose, `solve` and
-    `pinv` from conjugate gradients. Operators with closed forms override them. `shape` is the
-    (H, W) of the images where the operator knows it, and None where it takes any.
-
-    `A @ B` is the map x → A(B(x)).
+    A subclass is a pytree (`@jd.pytree`) with `__call__` and, where a measurement's shape does not
+    give the image's, `shape` or `input_shape`. `shape` is the (H, W) of the images where the
+    operator knows it, and None where it takes any. `A @ B` is the map x → A(B(x)).
 
     Example:
-        >>> import numpy as np, jaxdiff as jd
-        >>> camera = jd.operators.Crop(4) @ jd.operators.Blur(np.ones((3, 3)) / 9, (16, 16))
-        >>> camera(np.ones((16, 16, 3))).shape
-        (8, 8, 3)
+        >>> import jaxdiff as jd
+        >>> @jd.pytree
+        ... class Gamma(jd.operators.Operator):
+        ...     exponent: float
+        ...     def __call__(self, x):
+        ...         return x ** self.exponent
+        >>> float((Gamma(2.0) @ jd.operators.Crop(1))(np.full((4, 4, 1), 0.5)).mean())
+        0.25
     """
 
     shape: Any = None  # a class attribute, no field
 
     @abstractmethod
     def __call__(self, x) -> jax.Array:
-        """Ax."""
+        """A(x)."""
 
-    def input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def input_shape(self, shape: Shape) -> Shape:
         """[..., H, W, C] of the images whose measurements have `shape`."""
         height, width = self.shape or shape[-3:-1]
         return (*shape[:-3], height, width, shape[-1])
+
+    def project(self, y) -> jax.Array:
+        """A measurement without what no image can produce, as far as that is plain to see."""
+        return y
+
+    @property
+    def linear(self) -> "Linear":
+        """The linear part of an affine operator.
+
+        Raises:
+            TypeError: where it has none, with the methods that do take it.
+        """
+        raise TypeError(
+            f"operator: {self.name} is not linear, no jd.operators.Linear, which this method needs: "
+            f"{METHODS}"
+        )
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+        return type(self).__name__
+
+    def __matmul__(self, inner: "Operator") -> "Operator":
+        """The map x → self(inner(x))."""
+        for operator in (self, inner):
+            if not isinstance(operator, Operator):
+                raise TypeError(f"A @ B: expected two operators, got {type(operator).__name__}")
+        if isinstance(self, Linear) and isinstance(inner, Linear):
+            return LinearCompose(self, inner)
+        return Compose(self, inner)
+
+
+class Linear(Operator):
+    """A linear map A, from little more than its call.
+
+    The adjoint comes from JAX's transpose, `solve` and `pinv` from conjugate gradients. Operators
+    with closed forms override them, and `factors` where they are a filter.
+
+    Example:
+        >>> import jaxdiff as jd
+        >>> camera = jd.operators.Crop(4) @ jd.operators.Blur(np.ones((3, 3)) / 9, (16, 16))
+        >>> camera(np.ones((16, 16, 3))).shape
+        (8, 8, 3)
+    """
+
+    @property
+    def linear(self) -> "Linear":
+        """Itself."""
+        return self
 
     def adjoint(self, y) -> jax.Array:
         """Aᵀy: ⟨Ax, y⟩ = ⟨x, Aᵀy⟩."""
@@ -61,34 +118,24 @@ class Linear(ABC):
         )
         return self.adjoint(u), report
 
-    def project(self, y) -> jax.Array:
-        """A measurement without what no image can produce, as far as that is plain to see."""
-        return y
-
     def pinv(self, y) -> jax.Array:
         """A⁺y of one measurement, by conjugate gradients on AᵀA x = Aᵀy from x = 0."""
         return conjugate_gradients(lambda x: self.adjoint(self(x)), self.adjoint(y))[0]
 
-    def __matmul__(self, inner) -> "Compose":
-        """The map x → self(inner(x))."""
-        return Compose(self, inner)
+    def factors(self, dtype) -> "tuple[Linear | None, Any]":
+        """(P, K) with A = P F⁻¹ diag(K) F: what follows a circular filter, and its response.
+
+        P is None where nothing follows; K is 1, or of the shape [H, W//2 + 1, 1] of `rfft2`.
+        """
+        return self, jnp.ones((), dtype)
 
 
 @pytree
-class Compose(Linear):
-    """The map x → outer(inner(x)), written `outer @ inner`.
+class Compose(Operator):
+    """The map x → outer(inner(x)), written `outer @ inner`."""
 
-    Raises:
-        TypeError: where one of the two is not an operator of this package.
-    """
-
-    outer: Any
-    inner: Any
-
-    def __post_init__(self):
-        for operator in (self.outer, self.inner):
-            if not isinstance(operator, Linear):
-                raise TypeError(f"A @ B: expected two operators, got {type(operator).__name__}")
+    outer: Operator
+    inner: Operator
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -104,5 +151,151 @@ class Compose(Linear):
     def project(self, y):
         return self.outer.project(y)
 
+    @property
+    def linear(self) -> Linear:
+        """The composition of the linear parts."""
+        return LinearCompose(self.outer.linear, self.inner.linear)
+
+
+@pytree
+class LinearCompose(Linear):
+    """`Compose` of two linear operators."""
+
+    outer: Linear
+    inner: Linear
+
+    input_shape = Compose.input_shape
+    __call__ = Compose.__call__
+    project = Compose.project
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(H, W) of the images: the inner operator's."""
+        return self.inner.shape
+
     def adjoint(self, y):
         return self.inner.adjoint(self.outer.adjoint(y))
+
+    def solve_with_report(self, residual, r2, s2):
+        if isinstance(self.inner, Scale):  # AAᵀ of it is s²AAᵀ: a closed form stays one
+            s = jnp.asarray(self.inner.scale, jnp.asarray(residual).dtype)
+            x, report = self.outer.solve_with_report(residual, s**2 * r2, s2)
+            return s * x, report
+        return self._solve_by_cg(residual, r2, s2)
+
+    def solve(self, residual, r2, s2):
+        return self.solve_with_report(residual, r2, s2)[0]
+
+    def factors(self, dtype):
+        first, response = self.inner.factors(dtype)
+        if first is not None:
+            return self.outer @ first, response
+        second, other = self.outer.factors(dtype)
+        return second, other * response
+
+
+@pytree
+class Scale(Linear):
+    """The map x → scale·x."""
+
+    scale: Any
+
+    def __call__(self, x):
+        x = jnp.asarray(x)
+        return jnp.asarray(self.scale, x.dtype) * x
+
+    def adjoint(self, y):
+        return self(y)
+
+    def pinv(self, y):
+        y = jnp.asarray(y)
+        return y / jnp.asarray(self.scale, y.dtype)
+
+    def solve(self, residual, r2, s2):
+        residual = jnp.asarray(residual)
+        s = jnp.asarray(self.scale, residual.dtype)
+        return s * residual / (r2 * s**2 + s2)
+
+    def factors(self, dtype):
+        return None, jnp.asarray(self.scale, dtype)
+
+
+@pytree
+class Affine(Operator):
+    """The map x → scale·x + shift: from a prior's states to images, 1/2 and 1/2 for [-1, 1].
+
+    Raises:
+        ValueError: for a scale of 0.
+
+    Example:
+        >>> Affine(0.5, 0.5)(np.array([-1.0, 1.0])).tolist()
+        [0.0, 1.0]
+    """
+
+    scale: Any = field(converter=np.float64)
+    shift: Any = field(converter=np.float64)
+
+    def __post_init__(self):
+        if not self.scale:
+            raise ValueError("scale: expected a number other than 0")
+
+    def __call__(self, x):
+        x = jnp.asarray(x)
+        return jnp.asarray(self.scale, x.dtype) * x + jnp.asarray(self.shift, x.dtype)
+
+    @property
+    def linear(self) -> Linear:
+        """Without the shift."""
+        return Scale(self.scale)
+
+    def pinv(self, y):
+        """The state whose image is y."""
+        y = jnp.asarray(y)
+        return (y - jnp.asarray(self.shift, y.dtype)) / jnp.asarray(self.scale, y.dtype)
+
+
+@pytree
+class Function(Operator):
+    """Any differentiable function of one image as an operator: a callable pytree, or a function.
+
+    A plain function belongs to the program: another one compiles again, and arrays that it closes
+    over become constants. A pytree's arrays are arguments.
+    """
+
+    call: Any
+    function: Callable | None = static(default=None)
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(H, W) of the images, where the callable has such an attribute."""
+        return getattr(self.function or self.call, "shape", None)
+
+    @property
+    def name(self) -> str:
+        """The class's or the function's."""
+        return getattr(self.function, "__name__", type(self.call).__name__)
+
+    def __call__(self, x):
+        return (self.function or self.call)(x)
+
+
+def as_operator(operator) -> Operator:
+    """An operator from what a user passes: an operator, a callable pytree, or a function.
+
+    Raises:
+        TypeError: for anything else, such as an object of a class that is no pytree.
+    """
+    if isinstance(operator, Operator) and is_pytree(operator):
+        return operator
+    name = type(operator).__name__
+    if not callable(operator) or isinstance(operator, type):
+        raise TypeError(f"operator: expected one of jd.operators or a function, got {operator!r}")
+    if is_pytree(operator):
+        return Function(operator)
+    plain = inspect.isroutine(operator) or isinstance(operator, functools.partial)
+    if not plain and not hasattr(operator, "__wrapped__"):  # of jax.jit and its like
+        raise TypeError(
+            f"operator: {name} is no pytree: put @jd.pytree above its class, and declare its "
+            "arrays as fields"
+        )
+    return Function(None, operator)

@@ -1,5 +1,6 @@
 """Circular blur by FFT."""
 
+from dataclasses import InitVar
 from typing import Any
 
 import jax
@@ -14,9 +15,8 @@ from jaxdiff.util.pytree import pytree, static
 class Blur(Linear):
     """Circular convolution of every channel with a kernel: A = F⁻¹ diag(K) F.
 
-    The kernel is placed at the top left corner of an image of zeros and rolled by −⌊size/2⌋
-    along each axis, for odd and for even sizes, so that its centre comes to the origin: as in
-    the course. It is a convolution, not a correlation, and the kernel is used as it is.
+    The kernel's pixel ⌊size/2⌋ is its centre, for odd and for even sizes, as in the course. It is
+    a convolution, not a correlation, and the kernel is used as it is.
 
     Args:
         kernel: [h, w], real.
@@ -35,9 +35,9 @@ class Blur(Linear):
 
     kernel: Any
     shape: tuple[int, int] = static()
-    normalize: bool = static(default=False)
+    normalize: InitVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self, normalize):
         kernel = np.asarray(self.kernel)
         shape = tuple(self.shape)
         if len(shape) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in shape):
@@ -54,21 +54,25 @@ class Blur(Linear):
         kernel = kernel.astype(np.float64)
         if not np.isfinite(kernel).all():
             raise ValueError("kernel: holds NaN or infinite values")
-        if self.normalize:
+        if normalize:
             if kernel.sum() <= 0:
                 raise ValueError(f"kernel: its sum {kernel.sum():g} can't be normalised to 1")
             kernel = kernel / kernel.sum()
-        padded = np.zeros(shape)
-        padded[: kernel.shape[0], : kernel.shape[1]] = kernel
-        padded = np.roll(padded, [-(s // 2) for s in kernel.shape], (0, 1))
-        # The kernel as an image, not its small self: kernels of other sizes do not recompile.
-        object.__setattr__(self, "kernel", padded)
-        object.__setattr__(self, "shape", tuple(int(s) for s in shape))
-        object.__setattr__(self, "normalize", False)
+        # As an image, its centre in the middle: kernels of other sizes do not recompile, and what
+        # is stored is a kernel that gives the same blur.
+        before = [n // 2 - k // 2 for n, k in zip(shape, kernel.shape)]
+        after = [n - k - b for n, k, b in zip(shape, kernel.shape, before)]
+        padded = np.pad(kernel, list(zip(before, after)))
+        return {"kernel": padded, "shape": tuple(int(s) for s in shape)}
 
     def transfer(self, dtype):
-        """K, the transform of the kernel, [H, W//2 + 1, 1]."""
-        return jnp.fft.rfft2(jnp.asarray(self.kernel, dtype))[..., None]
+        """K, the transform of the kernel with its centre at the origin, [H, W//2 + 1, 1]."""
+        centred = jnp.roll(jnp.asarray(self.kernel, dtype), [-(n // 2) for n in self.shape], (0, 1))
+        return jnp.fft.rfft2(centred)[..., None]
+
+    def factors(self, dtype):
+        """Nothing follows it."""
+        return None, self.transfer(dtype)
 
     def _apply(self, x, response):
         """F⁻¹ diag(response(K)) F x."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators.base import Linear
-from jaxdiff.util.pytree import pytree
+from jaxdiff.util.pytree import field, pytree
 
 
 @pytree
@@ -25,13 +25,14 @@ class Grey(Linear):
         (8, 8, 1)
     """
 
-    weights: Any = (0.299, 0.587, 0.114)
+    weights: Any = field(
+        default=(0.299, 0.587, 0.114), converter=lambda weights: np.asarray(weights, np.float64)
+    )
 
     def __post_init__(self):
-        weights = np.asarray(self.weights, np.float64)
+        weights = self.weights
         if weights.ndim != 1 or not (np.isfinite(weights).all() and weights.any()):
             raise ValueError(f"weights: expected [C] finite numbers, got {self.weights!r}")
-        object.__setattr__(self, "weights", weights)
 
     def input_shape(self, shape):
         return (*shape[:-1], self.weights.shape[-1])

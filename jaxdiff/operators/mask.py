@@ -40,7 +40,7 @@ class Mask(Linear):
         if not mask.any():
             raise ValueError("mask: hides every pixel")
         mask = mask.astype(np.float32)
-        object.__setattr__(self, "mask", mask[..., None] if mask.ndim == 2 else mask)
+        return {"mask": mask[..., None] if mask.ndim == 2 else mask}
 
     @property
     def shape(self) -> tuple[int, int]:

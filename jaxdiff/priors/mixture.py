@@ -6,17 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.schedules.ddpm import Schedule
+from jaxdiff.denoiser import Prior
+from jaxdiff.schedules import Level, Schedule
 from jaxdiff.util.pytree import pytree
 
 
 @pytree
-class GaussianMixture:
+class GaussianMixture(Prior):
     """x₀ ~ Σ_k w_k N(m_k, C_k): E[x₀ | x_t], Cov[x₀ | x_t] and p(x₀ | y) in closed form.
 
-    With C_k = U_k diag(λ_k) U_kᵀ and v_k = ᾱ_t·λ_k + 1 − ᾱ_t, component k is responsible for x_t in
-    proportion to w_k N(x_t; √ᾱ_t·m_k, U_k diag(v_k) U_kᵀ), and its mean given x_t is
-    m_k + √ᾱ_t·U_k diag(λ_k/v_k) U_kᵀ (x_t − √ᾱ_t·m_k). No clipping, model units. Dense matrices, so
+    With C_k = U_k diag(λ_k) U_kᵀ and v_k = α_t²·λ_k + σ_t², component k is responsible for x_t in
+    proportion to w_k N(x_t; α_t·m_k, U_k diag(v_k) U_kᵀ), and its mean given x_t is
+    m_k + α_t·U_k diag(λ_k/v_k) U_kᵀ (x_t − α_t·m_k). No clipping, in [-1, 1]. Dense matrices, so
     for D = H·W·C up to about a thousand; of multiples of the identity, for any D.
 
     Args:
@@ -25,7 +26,7 @@ class GaussianMixture:
             components are stationary images of one channel; or variances [K], each component's
             covariance that multiple of the identity.
         weights: [K], positive; they are normalised.
-        schedule: gives ᾱ_t.
+        schedule: gives the level of a timestep.
 
     Raises:
         ValueError: for shapes that do not fit, covariances that are none, weights that are none.
@@ -69,14 +70,13 @@ class GaussianMixture:
             symmetric = np.allclose(covariances, covariances.swapaxes(1, 2))
         if not symmetric or values.min() < -1e-9 * abs(values).max():
             raise ValueError("covariances: expected symmetric matrices with no negative eigenvalue")
-        for name, value in (
-            ("means", means),
-            ("covariances", covariances),
-            ("weights", weights / weights.sum()),
-            ("eigenvalues", np.maximum(values, 0)),
-            ("eigenvectors", vectors),
-        ):
-            object.__setattr__(self, name, value)
+        return {
+            "means": means,
+            "covariances": covariances,
+            "weights": weights / weights.sum(),
+            "eigenvalues": np.maximum(values, 0),
+            "eigenvectors": vectors,
+        }
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,32 +88,33 @@ class GaussianMixture:
         """Cov[x₀ | x_t], exactly: another one for every x_t."""
         return MixtureCovariance(self)
 
-    def __call__(self, x_t, t):
-        """x̂₀ of x_t [..., H, W, C]."""
-        a = jnp.asarray(self.schedule.alphas_cumprod, x_t.dtype)[t]
+    def __call__(self, x, at):
+        """x̂₀ of x_t [..., H, W, C] at a level or a timestep."""
 
         def mean(x):
-            responsibility, each, _ = self._given(x, a)
+            responsibility, each, _ = self._given(x, self.level(at))
             return responsibility @ each
 
-        batch = x_t.reshape(-1, *self.shape)
-        return jax.vmap(mean)(batch).reshape(x_t.shape)
+        batch = x.reshape(-1, *self.shape)
+        return jax.vmap(mean)(batch).reshape(x.shape)
 
-    def _given(self, x_t, a):
-        """Of each component given one x_t: its responsibility [K], and of x₀ its mean [K, D] and the
+    def _given(self, x_t, at: Level):
+        """What is known of each component given one x_t.
 
-        eigenvalues of its covariance [K, D].
+        Its responsibility [K], and of x₀ its mean [K, D] and the eigenvalues of its covariance
+        [K, D].
         """
+        alpha, sigma = jnp.asarray(at.alpha, x_t.dtype), jnp.asarray(at.sigma, x_t.dtype)
         means, weights, values = (
             jnp.asarray(v, x_t.dtype) for v in (self.means, self.weights, self.eigenvalues)
         )
         means = means.reshape(len(means), -1)
-        variance = a * values + 1 - a
-        z = self._rotate(x_t.ravel() - jnp.sqrt(a) * means, "kde,kd->ke")
+        variance = alpha**2 * values + sigma**2
+        z = self._rotate(x_t.ravel() - alpha * means, "kde,kd->ke")
         log_density = -0.5 * jnp.sum(z**2 / variance + jnp.log(variance), -1)
         responsibility = jax.nn.softmax(log_density + jnp.log(weights))
-        shift = self._rotate(jnp.sqrt(a) * values / variance * z, "kde,ke->kd")
-        return responsibility, means + shift, values * (1 - a) / variance
+        shift = self._rotate(alpha * values / variance * z, "kde,ke->kd")
+        return responsibility, means + shift, values * sigma**2 / variance
 
     def _rotate(self, vectors, subscripts):
         """Into the eigenvectors of the components, or back."""
@@ -163,9 +164,9 @@ class MixtureCovariance:
     prior: GaussianMixture
     stationary = False
 
-    def at(self, x_t, alphas_cumprod, x0_hat=None) -> "Dense | Spiked":
-        """At x_t [H, W, C] and the noise level ᾱ_t."""
-        responsibility, each, left = self.prior._given(x_t, jnp.asarray(alphas_cumprod, x_t.dtype))
+    def at(self, x_t, at: Level, x0_hat=None) -> "Dense | Spiked":
+        """At x_t [H, W, C] and a level."""
+        responsibility, each, left = self.prior._given(x_t, at)
         between = jnp.sqrt(responsibility)[:, None] * (each - responsibility @ each)
         if self.prior.eigenvectors is None:
             return Spiked(responsibility @ left[:, 0], between)
@@ -175,7 +176,7 @@ class MixtureCovariance:
 
     def check(self, denoiser) -> None:
         """Raises ValueError where it is not this prior's own."""
-        if getattr(denoiser, "shape", None) != self.prior.shape:
+        if denoiser.shape != self.prior.shape:
             raise ValueError(
                 f"covariance: of a mixture of images {list(self.prior.shape)}, the denoiser's differ"
             )

@@ -4,18 +4,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdiff.checks import nonnegative
-from jaxdiff.denoiser import predict
-from jaxdiff.schedules.ddpm import Steps
-from jaxdiff.util.pytree import pytree
+from jaxdiff.denoiser import Prior, as_prior
+from jaxdiff.samplers.base import Draws, Sampler, as_scale
+from jaxdiff.schedules import Steps
+from jaxdiff.util.pytree import field, pytree
 
 
 @pytree
-class DDIM:
+class DDIM(Sampler):
     """Unconditional samples by denoising diffusion implicit models.
 
-    x_{t−1} = √ᾱ_prev·x̂₀ + √(1−ᾱ_prev−σ²)·ε̂ + σ·z, σ² = η²·(1−ᾱ_prev)/(1−ᾱ_t)·β. ε̂ is the
-    network's own, not rederived from the clipped x̂₀ (diffusers' default too).
+    x_s = α_s·x̂₀ + √(σ_s² − η²σ_s²τ)·ε̂ + ησ_s√τ·z, τ the share of new noise of DDPM's step. That is
+    `move` with the share η²τ, but that ε̂ is the network's own and not rederived from the clipped x̂₀
+    (diffusers' default too).
 
     Args:
         eta: η ≥ 0; 0 is deterministic given x_T.
@@ -33,17 +34,12 @@ class DDIM:
         (1, 64, 64, 3)
     """
 
-    denoiser: Any
-    eta: Any = 0.0
+    denoiser: Prior = field(converter=as_prior)
+    eta: Any = field(default=0.0, converter=as_scale("eta"))
 
-    def __post_init__(self):
-        object.__setattr__(self, "eta", nonnegative("eta", self.eta))
-
-    def step(self, x, c: Steps, z):
-        p = predict(self.denoiser, x, c)
-        a_prev = c.alphas_cumprod_prev
-        variance = (1 - a_prev) / (1 - c.alphas_cumprod) * c.betas
-        sigma = jnp.asarray(self.eta, x.dtype) * jnp.sqrt(variance)
-        direction = jnp.sqrt(jnp.maximum(1 - a_prev - sigma**2, 0)) * p.eps
-        x = jnp.sqrt(a_prev) * p.x0_hat + direction + sigma * z
+    def step(self, x, c: Steps, draws: Draws):
+        p = self.denoiser.predict(x, c.now)
+        deviation = jnp.asarray(self.eta, x.dtype) * c.noise_coef
+        kept = jnp.sqrt(jnp.maximum(c.next.sigma**2 - deviation**2, 0))
+        x = c.next.alpha * p.x0_hat + kept * p.eps + deviation * draws.z
         return x, {"t": c.t, "x0_hat": p.x0_hat}

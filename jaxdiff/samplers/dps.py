@@ -5,31 +5,36 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.checks import measurement, nonnegative
-from jaxdiff.denoiser import predict
-from jaxdiff.samplers.ddpm import ancestral
-from jaxdiff.schedules.ddpm import Steps
-from jaxdiff.units import to_image
-from jaxdiff.util.pytree import pytree, static
+from jaxdiff.denoiser import Prior, as_prior
+from jaxdiff.noise import as_noise
+from jaxdiff.observation import as_measurement
+from jaxdiff.operators import Operator, Stack, as_operators
+from jaxdiff.samplers.base import (
+    Draws,
+    Restorer,
+    ancestral,
+    as_scale,
+)
+from jaxdiff.schedules import Steps
+from jaxdiff.util.pytree import field, pytree, static
 
 
 @pytree
-class DPS:
+class DPS(Restorer):
     """Posterior samples given y = A(x) + noise, by a gradient through the network.
 
-    x_{t−1} = DDPM step − scale·η·∇_{x_t} ‖A(x̂₀) − y‖₂, x̂₀ clipped and mapped to [0, 1] inside
-    the gradient, one network evaluation a step. `step_size="fixed"`: η = 1, a scale near 1 is
-    usual; `"adaptive"`: η = β_t/√α_t of the respaced schedule, a scale near 100. Both want many
-    steps: on faces64 (8 faces, camera shakes, PSNR of a draw at 100 and 1000 steps) fixed 21.0 and
-    24.8 dB, adaptive 22.2 and 22.8; ΠGDM needs 20 for 27.0.
+    x_{t−1} = DDPM step − scale·η·∇_{x_t} ‖y − A(x̂₀)‖₂, x̂₀ clipped by the prior inside the gradient,
+    one network evaluation a step. `step_size="fixed"`: η = 1, a scale near 1 is usual;
+    `"adaptive"`: η = β_t/√α_t of the respaced schedule, a scale near 100. Both want many steps.
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
-        operator: A, from images [H, W, C] in [0, 1]; any differentiable function of one image
-            with a `shape` (H, W).
+        operator: A, from images [H, W, C] in [0, 1]; any differentiable function of one image.
         y: the measurement [H, W, C] in image units, or a batch of them [B, H, W, C].
         scale: the weight ζ ≥ 0 of the gradient.
         step_size: "fixed" or "adaptive".
+        sigma: a `jd.noise` whose residual takes the place of y − A(x̂₀), such as one that is larger
+            where there is more light; a number changes nothing.
 
     Raises:
         ValueError: for a y that does not fit the operator, a negative scale, an unknown step size.
@@ -47,26 +52,32 @@ class DPS:
         (1, 8, 8, 1)
     """
 
-    denoiser: Any
-    operator: Any
-    y: Any
-    scale: Any = 1.0
+    denoiser: Prior = field(converter=as_prior)
+    operator: Operator | Stack = field(converter=as_operators)
+    y: Any = field(converter=as_measurement)
+    scale: Any = field(default=1.0, converter=as_scale("scale"))
     step_size: str = static(default="fixed")
+    sigma: Any = field(default=None, converter=lambda s: None if s is None else as_noise(s))
 
     def __post_init__(self):
+        super().__post_init__()
         if self.step_size not in ("fixed", "adaptive"):
             raise ValueError(f"step_size: expected 'fixed' or 'adaptive', got {self.step_size!r}")
-        object.__setattr__(self, "y", measurement(self.y, self.operator, self.denoiser))
-        object.__setattr__(self, "scale", nonnegative("scale", self.scale))
 
-    def step(self, x, c: Steps, z):
+    def step(self, x, c: Steps, draws: Draws):
+        observation = self.observation
+
         def misfit(x_t):
-            p = predict(self.denoiser, x_t, c)
-            return norm(self.operator(to_image(p.x0_hat)) - jnp.asarray(self.y, x.dtype)), p
+            p = self.denoiser.predict(x_t, c.now)
+            return norm(observation.residual(p.x0_hat)), p
 
         (residual, p), g = jax.value_and_grad(misfit, has_aux=True)(x)
-        eta = 1 if self.step_size == "fixed" else c.betas / jnp.sqrt(c.alphas)
-        x = ancestral(x, c, p, z) - jnp.asarray(self.scale, x.dtype) * eta * g
+        eta = 1
+        if self.step_size == "adaptive":  # where there is no signal, nothing is guided
+            eta = jnp.where(
+                c.alphas > 0, c.betas / jnp.sqrt(jnp.where(c.alphas > 0, c.alphas, 1)), 0
+            )
+        x = ancestral(x, c, p, draws.z) - jnp.asarray(self.scale, x.dtype) * eta * g
         return x, {"t": c.t, "x0_hat": p.x0_hat, "residual": residual}
 
 

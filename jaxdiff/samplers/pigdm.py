@@ -5,28 +5,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.checks import batch_of, linear, measurement, nonnegative
-from jaxdiff.denoiser import predict
-from jaxdiff.samplers.ddpm import ancestral
-from jaxdiff.schedules.ddpm import Steps
-from jaxdiff.units import to_image
-from jaxdiff.util.pytree import pytree, static
+from jaxdiff.denoiser import Prior, as_prior
+from jaxdiff.noise import as_noise
+from jaxdiff.observation import as_measurement
+from jaxdiff.operators import Operator, Stack, as_operators
+from jaxdiff.samplers.base import (
+    Draws,
+    Restorer,
+    ancestral,
+    as_scale,
+)
+from jaxdiff.schedules import Steps
+from jaxdiff.util.pytree import field, pytree, static
 
 
 @pytree
-class PiGDM:
+class PiGDM(Restorer):
     """Posterior samples given y = Ax + σ·noise, by the regularised inverse of a linear A.
 
     x_{t−1} = DDPM step + scale·r²·g/√(1+v), where g = (∂x̂₀/∂x_t)ᵀ d is one vector-Jacobian
-    product with d = Aᵀ(ρ²AAᵀ + σ²I)⁻¹(y − A x̂₀), x̂₀ clipped and mapped to [0, 1]; σ = 0 counts
-    as 1e-8. Every evaluation of the network serves the gradient and the transition.
+    product with d = Aᵀ(r²AAᵀ + σ²I)⁻¹(y − A x̂₀); σ = 0 counts as 1e-8. Every evaluation of the
+    network serves the gradient and the transition.
 
-    `variance="course"`: v is the DDPM posterior variance, r² = ρ² = v/(1+v).
-    `variance="paper"`: v = (1−ᾱ_t)/ᾱ_t, so that r² = v/(1+v) = 1−ᾱ_t and 1/√(1+v) = √ᾱ_t; r² is
-    a variance in the network's [-1, 1], and so ρ² = r²/4 in image units, where σ and y live. Its
-    guidance does not shrink with the step: use it at about 20 steps and "course" at 50 to 100. On
-    faces64 (8 faces, camera shakes, σ of 5 to 20/255, PSNR of a draw at 20, 50, 100 steps): paper
-    27.0, 25.2, 21.5 dB; course 19.1, 25.5, 25.6 dB, and 24.2 at 1000.
+    `variance="course"`: v is the DDPM posterior variance, r² = v/(1+v), taken for a variance of
+    image units: x̂₀ is decoded to an image before A, d and g.
+    `variance="paper"`: v = (σ_t/α_t)², so that r² = v/(1+v) and 1/√(1+v) are 1−ᾱ_t and √ᾱ_t; r² is
+    a variance of the prior's states, and A includes their decoding. Its guidance does not shrink
+    with the step: use it at about 20 steps and "course" at 50 to 100.
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
@@ -55,37 +60,36 @@ class PiGDM:
         (1, 8, 8, 1)
     """
 
-    denoiser: Any
-    operator: Any
-    y: Any
-    sigma: Any
-    scale: Any = 1.0
+    denoiser: Prior = field(converter=as_prior)
+    operator: Operator | Stack = field(converter=as_operators)
+    y: Any = field(converter=as_measurement)
+    sigma: Any = field(converter=as_noise)
+    scale: Any = field(default=1.0, converter=as_scale("scale"))
     variance: str = static(default="course")
+    requires_linear = True
 
     def __post_init__(self):
+        super().__post_init__()
         if self.variance not in ("course", "paper"):
             raise ValueError(f"variance: expected 'course' or 'paper', got {self.variance!r}")
-        linear(self.operator, self.denoiser, self.y)
-        object.__setattr__(self, "y", measurement(self.y, self.operator, self.denoiser))
-        batch = batch_of(self.y, self.operator, self.denoiser)
-        object.__setattr__(self, "sigma", nonnegative("sigma", self.sigma, batch))
-        object.__setattr__(self, "scale", nonnegative("scale", self.scale))
 
-    def step(self, x, c: Steps, z):
-        def x0_in_image_units(x_t):
-            p = predict(self.denoiser, x_t, c)
-            return to_image(p.x0_hat), p
+    def step(self, x, c: Steps, draws: Draws):
+        if self.variance == "course":  # its r² meets images, and not the states it is a variance of
+            v = c.posterior_variance
+            r2, weight = v / (1 + v), 1 / jnp.sqrt(1 + v)
+            observation, view = self.measured, self.denoiser.decode
+        else:  # v/(1+v) and 1/√(1+v), also where α = 0 and v is infinite
+            r2, weight = c.now.noise, jnp.sqrt(c.now.signal)
+            observation, view = self.observation, lambda x0: x0
 
-        x0, vjp, p = jax.vjp(x0_in_image_units, x, has_aux=True)
-        if self.variance == "course":
-            v, per_image_unit = c.posterior_variance, 1
-        else:
-            v, per_image_unit = (1 - c.alphas_cumprod) / c.alphas_cumprod, 1 / 4
-        r2 = v / (1 + v)
-        sigma = jnp.asarray(jnp.where(self.sigma == 0, 1e-8, self.sigma), x.dtype)
-        residual = jnp.asarray(self.y, x.dtype) - self.operator(x0)
-        d, report = self.operator.solve_with_report(residual, r2 * per_image_unit, sigma**2)
+        def guided(x_t):
+            p = self.denoiser.predict(x_t, c.now)
+            return view(p.x0_hat), p
+
+        x0, vjp, p = jax.vjp(guided, x, has_aux=True)
+        residual = observation.residual(x0)
+        d, report = observation.solve(residual, r2)
         (g,) = vjp(d)
-        x = ancestral(x, c, p, z) + jnp.asarray(self.scale, x.dtype) * r2 / jnp.sqrt(1 + v) * g
+        x = ancestral(x, c, p, draws.z) + jnp.asarray(self.scale, x.dtype) * r2 * weight * g
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
         return x, info | report

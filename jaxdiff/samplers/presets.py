@@ -1,48 +1,84 @@
-"""The restoring samplers by the names that the command line and the evaluation use."""
+"""The posterior samplers by name, each with what its measurements say it wants."""
 
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxdiff.samplers.base import Restorer
 from jaxdiff.samplers.dps import DPS
 from jaxdiff.samplers.pigdm import PiGDM
 from jaxdiff.samplers.spectral import SpectralPosterior
 
-SPECTRAL = ("spectral", "spectral-jacobian")  # which need a table
-NAMES = (*SPECTRAL, "pigdm-paper", "pigdm", "dps", "dps-adaptive")
+
+@dataclass(frozen=True)
+class Preset:
+    """A sampler, its usual number of steps and guidance scale, and its other options.
+
+    `steps` and `scale` are those of the evaluations in benchmarks/RESULTS.md; `needs_table`, whether
+    it conditions with a covariance; `linear`, whether it takes linear operators only.
+    """
+
+    method: Any
+    steps: int
+    scale: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs_table(self) -> bool:
+        """Whether it conditions with a covariance table."""
+        return self.method is SpectralPosterior
+
+    def sampler(self, denoiser, operator, y, sigma, scale=None, covariance=None) -> Restorer:
+        """The sampler of a measurement, with its usual guidance scale unless one is given.
+
+        Raises:
+            ValueError: for a scale or a covariance that it lacks, and what the sampler raises.
+        """
+        arguments = dict(self.options)
+        if self.needs_table:
+            if scale is not None:
+                raise ValueError("scale: the spectral sampler has none to tune: leave it out")
+            if covariance is None:
+                raise ValueError("covariance: the spectral sampler needs one: jaxdiff calibrate")
+            return self.method(denoiser, operator, y, sigma, covariance, **arguments)
+        arguments["scale"] = self.scale if scale is None else scale
+        return self.method(denoiser, operator, y, sigma=sigma, **arguments)
 
 
-def named(name: str, denoiser, operator, y, sigma, scale: float | None = None, covariance=None):
-    """The sampler of that name, with its usual guidance scale unless one is given.
+PRESETS = {
+    "spectral": Preset(SpectralPosterior, 10),
+    "spectral-jacobian": Preset(SpectralPosterior, 10, options={"jacobian": True}),
+    "pigdm-paper": Preset(PiGDM, 20, 1.0, {"variance": "paper"}),
+    "pigdm": Preset(PiGDM, 100, 1.0),
+    "dps": Preset(DPS, 1000, 1.0),
+    "dps-adaptive": Preset(DPS, 1000, 100.0, {"step_size": "adaptive"}),
+}
+NAMES = tuple(PRESETS)
+
+
+def preset(name: str) -> Preset:
+    """The preset of a name.
 
     Raises:
-        ValueError: for a name that is not in `NAMES`, one of `SPECTRAL` without a covariance or with
-            a scale, which they have not; and what the sampler raises.
+        ValueError: for a name that is not in `PRESETS`.
 
     Example:
-        >>> import numpy as np, jaxdiff as jd
-        >>> blur = jd.operators.Blur(np.ones((3, 3)) / 9, (64, 64))
-        >>> denoiser = jd.Denoiser(*jd.load("faces64"))
-        >>> named("dps-adaptive", denoiser, blur, np.zeros((64, 64, 3)), 0.04).scale
-        array(100.)
+        >>> preset("dps").steps
+        1000
+        >>> preset("dsp")
+        Traceback (most recent call last):
+        ValueError: sampler: expected one of spectral, spectral-jacobian, ..., got 'dsp'
     """
-    check_name(name)
-    usual = 1.0 if scale is None else scale
-    match name:
-        case "spectral" | "spectral-jacobian":
-            if scale is not None:
-                raise ValueError(f"scale: {name} has none to tune: leave it out")
-            if covariance is None:
-                raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
-            jacobian = name == "spectral-jacobian"
-            return SpectralPosterior(denoiser, operator, y, sigma, covariance, jacobian=jacobian)
-        case "pigdm":
-            return PiGDM(denoiser, operator, y, sigma, usual)
-        case "pigdm-paper":
-            return PiGDM(denoiser, operator, y, sigma, usual, "paper")
-        case "dps":
-            return DPS(denoiser, operator, y, usual)
-        case _:
-            return DPS(denoiser, operator, y, 100.0 if scale is None else scale, "adaptive")
+    if name not in PRESETS:
+        raise ValueError(f"sampler: expected one of {', '.join(PRESETS)}, got {name!r}")
+    return PRESETS[name]
 
 
-def check_name(name: str) -> None:
-    """Raises ValueError for a name that is not in `NAMES`."""
-    if name not in NAMES:
-        raise ValueError(f"sampler: expected one of {', '.join(NAMES)}, got {name!r}")
+SPECTRAL = tuple(name for name, row in PRESETS.items() if row.needs_table)
+
+
+def named(name, denoiser, operator, y, sigma, scale=None, covariance=None):
+    """The sampler of a preset."""
+    return preset(name).sampler(denoiser, operator, y, sigma, scale, covariance)
+
+
+check_name = preset

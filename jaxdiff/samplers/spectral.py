@@ -1,45 +1,47 @@
 """Posterior samples by conditioning on the measurement the error that the denoiser makes."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.checks import batch_of, linear, measurement, nonnegative
-from jaxdiff.denoiser import predict
+from jaxdiff.denoiser import Prior, as_prior
 from jaxdiff.linalg import small_matrices as matrices
 from jaxdiff.linalg.cg import conjugate_gradients
 from jaxdiff.linalg.fields import filtered, fourier, inverse_fourier
-from jaxdiff.operators import Blur, Compose, Stack
-from jaxdiff.samplers.ddpm import posterior, transition
+from jaxdiff.noise import as_noise
+from jaxdiff.observation import as_measurement
+from jaxdiff.operators import Linear, Operator, Stack, as_operators
+from jaxdiff.samplers.base import (
+    Draws,
+    Restorer,
+    move,
+)
+from jaxdiff.samplers.ddpm import transition
 from jaxdiff.samplers.jacobian import correction, with_covariance
-from jaxdiff.schedules.ddpm import Steps
-from jaxdiff.util.pytree import pytree, static
+from jaxdiff.schedules import Steps
+from jaxdiff.util.pytree import field, pytree, static
 
-# Of the residual of conjugate gradients to the measurement's, in float32. PSNR and calibration of 40
-# faces are the same to 0.001 and 0.01 dB with 1e-2 and 1e-3; that took 7 and 10 iterations a step, with
-# γ above 0 at every noise level.
+# Of the residual of conjugate gradients to the measurement's, in float32: what a tighter one gains
+# does not show in PSNR and calibration (benchmarks/choices.md).
 TOLERANCE = 3e-3
 
 
 @pytree
-class SpectralPosterior:
+class SpectralPosterior(Restorer):
     """Posterior samples given y = Ax + σ·noise, calibrated: no scale to tune, and no gradient.
 
     Given x_t, x₀ is taken for a draw of N(x̂₀, Σ), Σ the measured covariance of the denoiser's error
     (`SpectralCovariance`). A step draws x₀ from that Gaussian *conditioned on y*, then
-    x_{t−1} ~ q(x_{t−1} | x_t, x₀). With B = A/2, which takes [-1, 1] to image units,
+    x_s ~ q(x_s | x_t, x₀). With B = A∘decode, the map from states to measurements (linear part),
 
-    - circular blur, transfer function K, Σ stationary: per frequency, G = Σ(|K|²/4·Σ + σ²I)⁻¹, mean
-      x̂₀ + K*/2·G(y − A x̂₀), covariance σ²G, in closed form; one draw serves x₀ and x_{t−1};
-    - any other operator or Σ, by Matheron's rule: x₀' ~ N(x̂₀, Σ), y' = A x₀' + σε, and
+    - B a circular filter of response K, Σ stationary: per frequency, G = Σ(|K|²Σ + σ²I)⁻¹, mean
+      x̂₀ + K*G·(y − B x̂₀), covariance σ²G, in closed form; one draw serves x₀ and x_s;
+    - any other operator or Σ, by Matheron's rule: x₀' ~ N(x̂₀, Σ), y' = B x₀' + σε, and
       x₀ = x₀' + ΣBᵀ(BΣBᵀ + σ²I)⁻¹(y − y') by conjugate gradients: FFTs and no network.
 
     Exact on a stationary Gaussian prior with its own covariance, at any number of steps with
-    `spacing="trailing"`. On faces64 a step costs 1.11 DDPM steps for a blur (4 iterations on
-    average), 1.2 for `Downsample(4)` (9), 1.5 for a mask (31) and for a crop of a blur (22); with
-    CelebA-HQ's network at 256² 1.0 for a blur.
+    `spacing="trailing"`.
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
@@ -47,14 +49,12 @@ class SpectralPosterior:
         y: the measurement in image units, or a batch of them [B, ...].
         sigma: the standard deviation of its noise in image units, ≥ 0; or [B] of them.
         covariance: a `SpectralCovariance`, or a prior's own `covariance`: an object with
-            `at(x_t, ᾱ, x̂₀)`, which gives Σ as `apply(v)` and `draw(ε)`, and `stationary`, whether that
-            is a matrix a frequency.
+            `at(x_t, level, x̂₀)`, which gives Σ as `apply(v)` and `draw(ε)`, and `stationary`, whether
+            that is a matrix a frequency.
         draw: False takes the conditioned mean for x₀: sharper, and with too little spread.
         jacobian: True conditions the mean with the network's own covariance of x₀
-            (`jaxdiff.samplers.jacobian`): a gradient through the network in each step where
-            0.6 < ᾱ < 0.99, ten evaluations for 9 steps. On 40 faces (two 17×17 shakes, σ = 10/255)
-            the mean of nine draws gains 0.4 and 0.6 dB at ten evaluations, with an error/spread of
-            1.04 and 1.01; at σ = 5/255 the draws are a little too far apart, 0.98 and 0.92.
+            (`jaxdiff.samplers.jacobian`): a gradient through the network in each step with little
+            noise but some, and a sharper mean.
 
     Raises:
         ValueError: for a y that does not fit the operator, a negative sigma, an operator that is
@@ -74,147 +74,108 @@ class SpectralPosterior:
         (1, 8, 8, 1)
     """
 
-    denoiser: Any
-    operator: Any
-    y: Any
-    sigma: Any
+    denoiser: Prior = field(converter=as_prior)
+    operator: Operator | Stack = field(converter=as_operators)
+    y: Any = field(converter=as_measurement)
+    sigma: Any = field(converter=as_noise)
     covariance: Any
     draw: bool = static(default=True)
     jacobian: bool = static(default=False)
+    requires_linear = True
 
     def __post_init__(self):
-        linear(self.operator, self.denoiser, self.y)
+        super().__post_init__()
         self.covariance.check(self.denoiser)
-        object.__setattr__(self, "y", measurement(self.y, self.operator, self.denoiser))
-        batch = batch_of(self.y, self.operator, self.denoiser)
-        object.__setattr__(self, "sigma", nonnegative("sigma", self.sigma, batch))
 
-    @property
-    def draws_more(self) -> bool:
-        """Whether a step needs a key beside z: the closed form does not."""
-        return self.draw and not self._closed_form
-
-    @property
-    def _closed_form(self) -> bool:
-        one = self.operator.operators if isinstance(self.operator, Stack) else self.operator
-        return isinstance(one, Blur) and self.covariance.stationary
-
-    def step(self, x, c: Steps, z, key=None):
+    def step(self, x, c: Steps, draws: Draws):
         if self.jacobian:
             p, times_covariance = with_covariance(self.denoiser, x, c)
         else:
-            p, times_covariance = predict(self.denoiser, x, c), None
-        covariance = self.covariance.at(x, c.alphas_cumprod, p.x0_hat)
+            p, times_covariance = self.denoiser.predict(x, c.now), None
+        covariance = self.covariance.at(x, c.now, p.x0_hat)
         # σ = 0 counts as what rounding makes of it.
-        s2 = jnp.maximum(jnp.asarray(self.sigma, x.dtype) ** 2, jnp.finfo(x.dtype).eps / 256)
-        residual = self._residual(p.x0_hat)
+        sigma = jnp.asarray(self.observation.sigma, x.dtype)
+        s2 = jnp.maximum(sigma**2, jnp.finfo(x.dtype).eps / 256)
+        residual = self.observation.residual(p.x0_hat)
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
-        system = _system(covariance, self.operator, s2)
+        system = System(self.observation.operator.linear, covariance, s2, x.shape)
         more, converged = 0, True
         if times_covariance is not None:
             more, converged = correction(times_covariance, covariance, system, residual, c)
             info["cg_converged"] = converged
-        if self._closed_form:
-            shift, spread = _condition(covariance.matrices, self.operator, residual, s2)
+        if system.outer is None and self.covariance.stationary:
+            shift, left = system.conditioned(residual)
+            x0 = p.x0_hat + shift + more
             if self.draw:
-                return transition(x, c, p.x0_hat + shift + more, spread, z), info
-            return posterior(x, c, p.x0_hat + shift + more, z), info
-        x0, report = self._solve(covariance, system, p.x0_hat, s2, key)
+                return transition(x, c, x0, left, draws.z), info
+            return move(x, c, x0, draws.z), info
+        x0, report = self._drawn(system, p.x0_hat, draws)
         report["cg_converged"] &= converged
-        return posterior(x, c, x0 + more, z), info | report
+        return move(x, c, x0 + more, draws.z), info | report
 
-    def _residual(self, x0):
-        return jnp.asarray(self.y, x0.dtype) - self.operator((x0 + 1) / 2)
-
-    def _solve(self, covariance, system, x0_hat, s2, key):
+    def _drawn(self, system: "System", x0, draws: Draws):
         """x₀ by Matheron's rule, or its mean where nothing is to be drawn."""
         if self.draw:
-            first, second = jax.random.split(key)
-            x0 = x0_hat + covariance.draw(jax.random.normal(first, x0_hat.shape, x0_hat.dtype))
-            residual = self._residual(x0)
+            first, second = jax.random.split(draws.more())
+            eps = jax.random.normal(first, x0.shape, x0.dtype)
+            x0 = x0 + system.covariance.draw(eps)
+        residual = self.observation.residual(x0)
+        if self.draw:
             noise = jax.random.normal(second, residual.shape, residual.dtype)
-            residual -= jnp.sqrt(s2) * self.operator.project(noise)
-        else:
-            x0, residual = x0_hat, self._residual(x0_hat)
-        u, report = system.solve(system.into(residual))
-        return x0 + covariance.apply(system.bt(u)), report
+            residual -= jnp.sqrt(system.s2) * self.operator.project(noise)
+        u, report = system.solve(system.enter(residual))
+        return x0 + system.covariance.apply(system.adjoint(u)), report
 
 
-class _System(NamedTuple):
-    """B = A/2, Bᵀ, the way of a measurement into the space they work in, and
+class System:
+    """BΣBᵀ + σ²I of a linear B = P F⁻¹ diag(K) F, and the space it is solved in.
 
-    `solve`: r → (BΣBᵀ + σ²I)⁻¹ r and the report of its conjugate gradients.
+    That space is the measurement's; of a circular filter (no P) its frequencies, which halves the
+    number of transforms. The preconditioner is r → P F⁻¹ diag((|K|²Σ + σ²I)⁻¹) F Pᵀ r: a deviation of
+    Σ that varies is left out; none for a Σ without a matrix a frequency.
     """
 
-    b: Callable
-    bt: Callable
-    into: Callable
-    solve: Callable
+    def __init__(self, operator: Linear, covariance, s2, shape):
+        self.operator, self.covariance, self.s2, self.shape = operator, covariance, s2, shape[:2]
+        self.outer, self.response = operator.factors(s2.dtype)
+        self.matrices = getattr(covariance, "matrices", None)  # of Σ, by frequency
+        if self.matrices is None:
+            self.outer = operator
+            return
+        identity = jnp.eye(self.matrices.shape[-1], dtype=s2.dtype)
+        identity = jnp.broadcast_to(identity, self.matrices.shape)
+        self._power = jnp.abs(self.response)[..., None] ** 2 * self.matrices + s2 * identity
+        self._inverse = matrices.solve(self._power, identity)
 
+    def forward(self, v):
+        """B v."""
+        return self.operator(v) if self.outer is not None else self.response * fourier(v)
 
-def _system(covariance, operator, s2) -> _System:
-    """By what the operator allows.
+    def adjoint(self, u):
+        """Bᵀu."""
+        if self.outer is not None:
+            return self.operator.adjoint(u)
+        return inverse_fourier(jnp.conj(self.response) * u, self.shape)
 
-    That space is the measurement's; of a circular blur, its frequencies, which halves the number
-    of transforms. The preconditioner is r → P F⁻¹ diag((|K|²/4·Σ + σ²I)⁻¹) F Pᵀ r for A = P K
-    with K the blur next to the image: a deviation that varies is left out. None for a covariance
-    without a matrix a frequency.
+    def enter(self, r):
+        """A residual of the measurement, in the space of the system."""
+        return r if self.outer is not None else fourier(r)
 
-    Iterations on faces64 at t = 900 and 300, σ = 10/255, without and with it, of a stationary
-    table, to 1e-5: crop of blur 584 and 69, 88 and 16; mask 84 and 48, 60 and 30; downsample 77
-    and 20, 13 and 18.
-    """
+    def solve(self, r) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """(BΣBᵀ + σ²I)⁻¹ r by conjugate gradients, and how they ended."""
+        return conjugate_gradients(
+            lambda u: self.forward(self.covariance.apply(self.adjoint(u))) + self.s2 * u,
+            r,
+            None if self.matrices is None else self._precondition,
+            tolerance=TOLERANCE,
+        )
 
-    def b(v):
-        return operator(v) / 2
+    def conditioned(self, residual) -> tuple[jax.Array, jax.Array]:
+        """Mean and covariance of x₀ − x̂₀ ~ N(0, Σ) given the residual of a filter, per frequency."""
+        gain = matrices.solve(self._power, self.matrices)
+        return filtered(jnp.conj(self.response)[..., None] * gain, residual), self.s2 * gain
 
-    def bt(u):
-        return operator.adjoint(u) / 2
-
-    def same(r):
-        return r
-
-    def system(b, bt, into, precondition):
-        def solve(r):
-            return conjugate_gradients(
-                lambda u: b(covariance.apply(bt(u))) + s2 * u,
-                r,
-                precondition,
-                tolerance=TOLERANCE,
-            )
-
-        return _System(b, bt, into, solve)
-
-    if not hasattr(covariance, "matrices"):
-        return system(b, bt, same, None)
-    outer, blur = _split(operator)
-    k = jnp.asarray(0.5, s2.dtype) if blur is None else blur.transfer(s2.dtype) / 2
-    sigma0 = covariance.matrices
-    identity = jnp.broadcast_to(jnp.eye(sigma0.shape[-1], dtype=s2.dtype), sigma0.shape)
-    inverse = matrices.solve((jnp.abs(k) ** 2)[..., None] * sigma0 + s2 * identity, identity)
-    if outer is not None:
-        return system(b, bt, same, lambda r: outer(filtered(inverse, outer.adjoint(r))))
-    return system(
-        lambda v: k * fourier(v),
-        lambda u: inverse_fourier(jnp.conj(k) * u, operator.shape),
-        fourier,
-        lambda r: matrices.apply(inverse, r),
-    )
-
-
-def _split(operator):
-    """(P, K) of A = P K: K the circular blur that is applied first; None where there is none."""
-    if isinstance(operator, Blur):
-        return None, operator
-    if not isinstance(operator, Compose):
-        return operator, None
-    outer, blur = _split(operator.inner)
-    return operator.outer if outer is None else operator.outer @ outer, blur
-
-
-def _condition(sigma0, blur, residual, s2):
-    """Mean and covariance of x₀ − x̂₀ ~ N(0, Σ) given the residual of a blur, per frequency."""
-    k = blur.transfer(residual.dtype)[..., None] / 2
-    identity = jnp.eye(sigma0.shape[-1], dtype=sigma0.dtype)
-    gain = matrices.solve(jnp.abs(k) ** 2 * sigma0 + s2 * identity, sigma0)
-    return filtered(jnp.conj(k) * gain, residual), s2 * gain
+    def _precondition(self, r):
+        if self.outer is None:
+            return matrices.apply(self._inverse, r)
+        return self.outer(filtered(self._inverse, self.outer.adjoint(r)))

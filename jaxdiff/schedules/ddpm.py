@@ -1,13 +1,19 @@
-"""The noise schedule: all of diffusers' DDPMScheduler as data."""
+"""The variance-preserving schedules of DDPM: all of diffusers' DDPMScheduler as data."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+import reprlib
+from numbers import Integral, Real
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.schedules.base import Level, Scalings, Schedule
+from jaxdiff.schedules.families import DDPM_FAMILY, check_family
+from jaxdiff.util import limits
 from jaxdiff.util.pytree import pytree, static
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
@@ -43,20 +49,10 @@ class ScheduleConfig:
     rescale_betas_zero_snr: bool = False
 
     def __post_init__(self):
+        _check_fields(self)
         if self.trained_betas is not None:
             object.__setattr__(self, "trained_betas", tuple(map(float, self.trained_betas)))
-        for name, allowed in (
-            ("beta_schedule", BETA_SCHEDULES),
-            ("variance_type", VARIANCE_TYPES),
-            ("prediction_type", ("epsilon", "sample", "v_prediction")),
-            ("timestep_spacing", SPACINGS),
-        ):
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-        if not isinstance(self.num_train_timesteps, int) or self.num_train_timesteps < 1:
-            raise ValueError(
-                f"num_train_timesteps: expected a positive integer, got {self.num_train_timesteps!r}"
-            )
+            object.__setattr__(self, "num_train_timesteps", len(self.trained_betas))
         betas = self.betas()
         if not (np.all(betas > 0) and np.all(betas <= 1)):
             raise ValueError("the betas of this schedule are not all in (0, 1]")
@@ -75,6 +71,72 @@ class ScheduleConfig:
         else:
             betas = _betas_of(_ALPHA_BAR[self.beta_schedule], n)
         return _rescale_zero_terminal_snr(betas) if self.rescale_betas_zero_snr else betas
+
+
+_CHOICES = {
+    "beta_schedule": BETA_SCHEDULES,
+    "variance_type": VARIANCE_TYPES,
+    "prediction_type": ("epsilon", "sample", "v_prediction"),
+    "timestep_spacing": SPACINGS,
+}
+_ABOVE_AND_AT_MOST = {
+    "num_train_timesteps": (0, math.inf),
+    "beta_start": (0, 1),
+    "beta_end": (0, 1),
+    "dynamic_thresholding_ratio": (0, 1),
+    "clip_sample_range": (0, 1e6),
+    "sample_max_value": (0, 1e6),
+    "steps_offset": (-1, math.inf),
+}
+
+
+def _check_fields(config: ScheduleConfig) -> None:
+    """Raise a ValueError that names the field at fault: a file's values have any type and size."""
+
+    def fail(name, expected, value):
+        raise ValueError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
+
+    def is_number(value, kind):
+        return isinstance(value, kind) and not isinstance(value, bool)
+
+    for name, allowed in _CHOICES.items():
+        if (value := getattr(config, name)) not in allowed:
+            fail(name, f"one of {', '.join(allowed)}", value)
+    for name in ("clip_sample", "thresholding", "rescale_betas_zero_snr"):
+        if not isinstance(value := getattr(config, name), bool | np.bool_):
+            fail(name, "true or false", value)
+    for name, (low, high) in _ABOVE_AND_AT_MOST.items():
+        value = getattr(config, name)
+        kind = Integral if name in ("num_train_timesteps", "steps_offset") else Real
+        if not (is_number(value, kind) and low < value <= high):
+            what = "an integer" if kind is Integral else "a number"
+            fail(
+                name,
+                f"{what} ≥ {low + 1}" if high == math.inf else f"{what} in ({low}, {high}]",
+                value,
+            )
+    betas = config.trained_betas
+    if betas is not None and not (
+        isinstance(betas, list | tuple | np.ndarray)
+        and len(betas)
+        and all(is_number(beta, Real) and 0 < beta <= 1 for beta in betas)
+    ):
+        fail("trained_betas", "a list of numbers in (0, 1]", betas)
+    count = config.num_train_timesteps if betas is None else len(betas)
+    limits.check("num_train_timesteps", count, "TIMESTEPS")
+    if config.steps_offset >= count:
+        fail("steps_offset", f"less than the {count} training steps", config.steps_offset)
+
+
+def check_prediction(schedule: "Schedule") -> None:
+    """Raise a ValueError where x̂₀ = (x_t − √(1 − ᾱ_t)·ε̂)/√ᾱ_t divides by 0 in float32."""
+    smallest = schedule.alphas_cumprod.min()
+    epsilon = schedule.config.prediction_type == "epsilon"
+    if epsilon and smallest < np.finfo(np.float32).tiny:
+        raise ValueError(
+            "prediction_type: epsilon says nothing about x₀ where ᾱ = 0, as at the end of this "
+            "schedule (rescale_betas_zero_snr, or a β of 1): expected v_prediction or sample"
+        )
 
 
 def _cosine(u: float) -> float:
@@ -103,89 +165,36 @@ def _rescale_zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
     return 1 - np.concatenate([alphas_cumprod[:1], alphas_cumprod[1:] / alphas_cumprod[:-1]])
 
 
-@pytree
-class Steps:
-    """The steps of a trajectory in sampling order (t descending): float64 arrays of length T.
-
-    One row is what a sampler's `step` gets as `c`. With ᾱ_prev the ᾱ of the next, less noisy
-    step (1 after the last one), all coefficients are computed once, in float64, and cast last:
-
-    - `t`: the timestep, an integer; `alphas_cumprod`: ᾱ_t; `alphas_cumprod_prev`: ᾱ_prev
-    - `alphas`: α = ᾱ_t/ᾱ_prev; `betas`: β = 1 − α
-    - `posterior_variance`: (1 − ᾱ_prev)/(1 − ᾱ_t)·β, at least 1e-20
-    - `x0_coef`, `xt_coef`: the posterior mean is x0_coef·x₀ + xt_coef·x_t
-    - `sigma`: the standard deviation of the step's noise by the config's variance type, exactly 0
-      at the last step; `noise`: 1, and 0 at the last step, for networks that predict a variance
-    """
-
-    t: Any
-    alphas_cumprod: Any
-    alphas_cumprod_prev: Any
-    alphas: Any
-    betas: Any
-    posterior_variance: Any
-    x0_coef: Any
-    xt_coef: Any
-    sigma: Any
-    noise: Any
-
-    def __len__(self) -> int:
-        return len(self.t)
-
-    @property
-    def timesteps(self):
-        """diffusers' name for `t`."""
-        return self.t
-
-    def astype(self, dtype) -> "Steps":
-        """The real-valued arrays in another dtype; `t` stays an integer."""
-        return jax.tree.map(
-            lambda a: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a, self
-        )
+@functools.cache
+def _tables(config: ScheduleConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ᾱ_t, √ᾱ_t and √(1 − ᾱ_t) in float64, [num_train_timesteps]."""
+    alphas_cumprod = np.cumprod(1 - config.betas())
+    return alphas_cumprod, np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod)
 
 
 @pytree
-class Schedule:
-    """A DDPM noise schedule: x_t = √ᾱ_t·x₀ + √(1 − ᾱ_t)·ε.
+class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
+    """A variance-preserving schedule: x_t = √ᾱ_t·x₀ + √(1 − ᾱ_t)·ε at the timesteps 0 to N − 1.
 
-    `alphas_cumprod` [N] holds ᾱ_t, `sqrt_alphas_cumprod` and `sqrt_one_minus_alphas_cumprod` its
-    derived tables, all computed in float64 (diffusers' own are float32: at t = 0 its 1 − ᾱ has
-    four good digits). `config` is static: the fields of diffusers' DDPMScheduler.
+    `alphas_cumprod` [N] holds ᾱ_t, computed in float64 (diffusers' own are float32: at t = 0 its
+    1 − ᾱ has four good digits). `config` is static: the fields of diffusers' DDPMScheduler.
 
     Source: Ho et al. 2020 (arXiv 2006.11239); spacings: Lin et al. 2023 (arXiv 2305.08891).
 
     Example:
-        >>> schedule = Schedule.from_config({"beta_schedule": "linear"})
+        >>> schedule = DDPMSchedule(ScheduleConfig(beta_schedule="linear"))
         >>> schedule.steps(4).t
         array([750, 500, 250,   0])
     """
 
-    config: ScheduleConfig = static()
-    alphas_cumprod: Any = None
-    sqrt_alphas_cumprod: Any = None
-    sqrt_one_minus_alphas_cumprod: Any = None
-
-    def __post_init__(self):
-        alphas_cumprod = np.cumprod(1 - self.config.betas())
-        for name, value in (
-            ("alphas_cumprod", alphas_cumprod),
-            ("sqrt_alphas_cumprod", np.sqrt(alphas_cumprod)),
-            ("sqrt_one_minus_alphas_cumprod", np.sqrt(1 - alphas_cumprod)),
-        ):
-            object.__setattr__(self, name, value)
+    config: ScheduleConfig = static(default=ScheduleConfig())
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any] | None = None) -> "Schedule":
-        """The schedule of a `scheduler_config.json`; fields of other schedulers are ignored.
-
-        Raises:
-            ValueError: names the field at fault.
-        """
+    def _from_config(cls, config: dict[str, Any]) -> "DDPMSchedule":
+        """Fields that only other schedulers of the same noise have are ignored."""
         known = {f.name for f in dataclasses.fields(ScheduleConfig)}
-        fields = {k: v for k, v in (config or {}).items() if k in known}
-        if fields.get("trained_betas") is not None:
-            fields["num_train_timesteps"] = len(fields["trained_betas"])
-        return cls(ScheduleConfig(**fields))
+        fields = check_family(config)
+        return cls(ScheduleConfig(**{k: v for k, v in fields.items() if k in known}))
 
     def to_config(self) -> dict[str, Any]:
         """The dictionary that `scheduler_config.json` holds."""
@@ -201,64 +210,82 @@ class Schedule:
         """β_t of the training schedule, float64 [N]."""
         return self.config.betas()
 
-    def timesteps(self, num_steps: int, spacing: str | None = None) -> np.ndarray:
+    @property
+    def alphas_cumprod(self) -> np.ndarray:
+        """ᾱ_t, float64 [N]."""
+        return _tables(self.config)[0]
+
+    def level(self, t) -> Level:
+        """(t, √ᾱ_t, √(1 − ᾱ_t)): of numpy's integers in float64, of JAX's in JAX's dtype."""
+        traced = isinstance(t, jax.Array)
+        alpha, sigma = ((jnp.asarray(a) if traced else a)[t] for a in _tables(self.config)[1:])
+        return Level(t, alpha, sigma)
+
+    def times(self, count: int, spacing: str | None = None, start: int | None = None) -> np.ndarray:
         """The T timesteps of a respaced trajectory, descending (diffusers' `set_timesteps`).
 
         Raises:
-            ValueError: for T outside [1, N], or an unknown spacing.
+            TypeError: for a count that is no integer; ValueError: for one outside [1, N], or an
+                unknown spacing.
         """
         n, spacing = self.num_train_timesteps, spacing or self.config.timestep_spacing
-        if not 1 <= num_steps <= n:
-            raise ValueError(f"steps: expected 1 to {n}, the training steps, got {num_steps}")
+        n = n if start is None else start + 1
+        if isinstance(count, bool) or not isinstance(count, int | np.integer):
+            raise TypeError(f"steps: expected a number of steps, an integer, got {count!r}")
+        if not 1 <= count <= n:
+            raise ValueError(f"steps: expected 1 to {n}, the training steps, got {count}")
         if spacing == "leading":
-            t = np.arange(num_steps)[::-1] * (n // num_steps) + self.config.steps_offset
+            t = np.arange(count)[::-1] * (n // count) + self.config.steps_offset
             if t[0] >= n:
                 raise ValueError(
-                    f"steps: {num_steps} steps with steps_offset={self.config.steps_offset} "
+                    f"steps: {count} steps with steps_offset={self.config.steps_offset} "
                     f"begin at {t[0]}, past the last training step {n - 1}"
                 )
         elif spacing == "linspace":
-            t = np.linspace(0, n - 1, num_steps).round()[::-1]
+            t = np.linspace(0, n - 1, count).round()[::-1]
         elif spacing == "trailing":
             # n - k·n/T, not arange with a float step, which can yield one step too many
-            t = np.round(n - np.arange(num_steps) * (n / num_steps)) - 1
+            t = np.round(n - np.arange(count) * (n / count)) - 1
         else:
             raise ValueError(f"spacing: expected one of {', '.join(SPACINGS)}, got {spacing!r}")
         return t.astype(np.int64)
 
-    def steps(self, num_steps: int, spacing: str | None = None) -> Steps:
-        """The coefficients of T steps (see `Steps`), by default spaced as the config says.
+    def scalings(self, at: Level) -> Scalings:
+        """By `prediction_type`: ε̂, x̂₀, or v̂ = √ᾱ_t·ε − √(1−ᾱ_t)·x₀."""
+        match self.config.prediction_type:
+            case "epsilon":
+                return Scalings(1, at.t, 1, -at.sigma, 1 / at.alpha, (0, 1))
+            case "sample":
+                return Scalings(1, at.t, 0, 1, 1, (1 / at.sigma, -at.alpha / at.sigma))
+            case _:
+                return Scalings(1, at.t, at.alpha, -at.sigma, 1, (at.sigma, at.alpha))
+
+    def bounded(self, x0):
+        """Dynamic thresholding (Saharia et al. 2022, per image), or clipping to the config's range."""
+        c = self.config
+        if c.thresholding:
+            s = jnp.quantile(
+                jnp.abs(x0), c.dynamic_thresholding_ratio, axis=(-3, -2, -1), keepdims=True
+            )
+            s = jnp.clip(s, 1, c.sample_max_value)
+            return jnp.clip(x0, -s, s) / s
+        return jnp.clip(x0, -c.clip_sample_range, c.clip_sample_range) if c.clip_sample else x0
+
+    def split(self, output) -> tuple[Any, dict[str, Any]]:
+        """The output alone, and σ² ("learned") or its place between two bounds ("learned_range")."""
+        if not self.config.variance_type.startswith("learned"):
+            return output, {}
+        output, raw = jnp.split(output, 2, -1)
+        if self.config.variance_type == "learned":
+            return output, {"variance": raw}
+        return output, {"fraction": (raw + 1) / 2}
+
+    def _ancestral(self, now: Level, following: Level, fresh) -> np.ndarray:
+        """By the variance type; the last step, which returns x̂₀, has none whatever the type.
 
         diffusers puts noise on the last step where that is not t = 0 and the variance type is
-        not fixed_small; here the last step, which returns x̂₀, has none. Its fixed_large_log takes
-        the root of a logarithm (NaN); here it means √β.
-
-        Raises:
-            ValueError: for T outside [1, N], or an unknown spacing.
+        not fixed_small. Its fixed_large_log takes the root of a logarithm (NaN); here it means √β.
         """
-        t = self.timesteps(num_steps, spacing)
-        a = self.alphas_cumprod[t]
-        a_prev = np.append(a[1:], 1.0)
-        alphas = a / a_prev
-        betas = 1 - alphas
-        variance = np.maximum((1 - a_prev) / (1 - a) * betas, 1e-20)
-        noise = np.ones(len(t))
-        noise[-1] = 0
-        large = self.config.variance_type in ("fixed_large", "fixed_large_log")
-        return Steps(
-            t=t,
-            alphas_cumprod=a,
-            alphas_cumprod_prev=a_prev,
-            alphas=alphas,
-            betas=betas,
-            posterior_variance=variance,
-            x0_coef=np.sqrt(a_prev) * betas / (1 - a),
-            xt_coef=np.sqrt(alphas) * (1 - a_prev) / (1 - a),
-            sigma=noise * np.sqrt(betas if large else variance),
-            noise=noise,
-        )
-
-    def add_noise(self, x0, eps, t):
-        """x_t = √ᾱ_t·x₀ + √(1 − ᾱ_t)·ε for images in [-1, 1] and one timestep t."""
-        scale = jax.numpy.asarray(self.sqrt_alphas_cumprod)[t]
-        return scale * x0 + jax.numpy.asarray(self.sqrt_one_minus_alphas_cumprod)[t] * eps
+        if self.config.variance_type in ("fixed_large", "fixed_large_log"):
+            return np.where(following.sigma > 0, now.sigma * np.sqrt(fresh), 0)
+        return following.sigma * np.sqrt(fresh)

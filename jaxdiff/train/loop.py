@@ -24,9 +24,9 @@ from tqdm.auto import tqdm
 import jaxdiff as jd
 from jaxdiff.data.pixels import Pixels, prepare
 from jaxdiff.nn.layers import average_pool
+from jaxdiff.schedules import DDPMSchedule
 from jaxdiff.train.model_card import export, model_card
 from jaxdiff.train.objective import noise_loss, validation_loss
-from jaxdiff.units import to_model
 from jaxdiff.util import hosts
 from jaxdiff.util.files import replace_file, write_csv
 from jaxdiff.util.platform import jit, training_dtype, training_images
@@ -127,7 +127,7 @@ def update(
     `at_once`, a divisor of the batch: how many images' gradients are computed together, and then
     added up.
     """
-    x0 = to_model(pixels / jnp.float32(255))
+    x0 = 2 * (pixels / jnp.float32(255)) - 1
     x0 = average_pool(x0) if small else x0
     n = len(x0)
     key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -323,14 +323,14 @@ def train(
     return out / "model"
 
 
-def _start(config, seed: int, init: str | None) -> tuple[jd.UNet2D, jd.Schedule]:
+def _start(config, seed: int, init: str | None) -> tuple[jd.UNet2D, DDPMSchedule]:
     if init is None:
-        return jd.UNet2D(config, rngs=nnx.Rngs(seed)), jd.Schedule.from_config()
+        return jd.UNet2D(config, rngs=nnx.Rngs(seed)), DDPMSchedule()
     unet, schedule = jd.load(init)
     if unet.config.to_dict() != config.to_dict():
         raise ValueError(f"init: {init} has another config: leave --config out to take its own")
-    if schedule.config.prediction_type != "epsilon":
-        raise ValueError(f"init: {init} predicts {schedule.config.prediction_type}, not epsilon")
+    if not isinstance(schedule, DDPMSchedule) or schedule.config.prediction_type != "epsilon":
+        raise ValueError(f"init: {init} does not predict the noise of a DDPM schedule")
     return unet, schedule
 
 

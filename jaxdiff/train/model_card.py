@@ -7,21 +7,27 @@ import numpy as np
 
 import jaxdiff as jd
 from jaxdiff import plot
+from jaxdiff.checkpoints.diffusers import checkpoint_files, write_checkpoint
 from jaxdiff.data.images import write_image
 from jaxdiff.data.pixels import Pixels
-from jaxdiff.util.files import replace_file
 
 
 def export(model: Path, denoiser: jd.Denoiser, rows: list[dict], card: str, sample: bool) -> None:
-    """The diffusers folder of a run with what people look at: samples, loss plot, card."""
-    jd.save(model, denoiser.unet, denoiser.schedule)
+    """The diffusers folder of a run with what people look at: samples, loss plot, card.
+
+    They replace those of the last export as one: no card says of weights what it says of others.
+    """
+    figure = plot.training(rows)
+    contents = checkpoint_files(denoiser.unet, denoiser.schedule) | {
+        "loss.png": lambda path: figure.savefig(path, dpi=110, format="png"),
+        "README.md": lambda path: path.write_text(card, encoding="utf-8"),
+    }
     if sample:
         steps = denoiser.schedule.steps(50)
         images = jd.sample(jd.DDIM(denoiser), steps, key=jax.random.key(0), n=16)
-        replace_file(model / "samples.png", lambda p: write_image(p, plot.grid(np.asarray(images))))
-    figure = plot.training(rows)
-    replace_file(model / "loss.png", lambda p: figure.savefig(p, dpi=110, format="png"))
-    replace_file(model / "README.md", lambda p: Path(p).write_text(card))
+        grid = plot.grid(np.asarray(images))
+        contents["samples.png"] = lambda path: write_image(path, grid)
+    write_checkpoint(model, contents)
 
 
 def model_card(

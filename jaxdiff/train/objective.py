@@ -1,11 +1,12 @@
 """What a network is trained on, and how two are compared: the mean squared error of ε̂."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
-from jaxdiff.units import to_model
 from jaxdiff.util.platform import jit
 
 
@@ -35,7 +36,8 @@ def validation_loss(
         >>> 0 < validation_loss(denoiser, images.astype(np.uint8)) < 0.1
         True
     """
-    n, T = len(images), denoiser.schedule.num_train_timesteps
+    schedule: Any = denoiser.schedule
+    n, T = len(images), schedule.num_train_timesteps
     spread = (np.random.default_rng(0).permutation(n * levels) + 0.5) / (n * levels)
     timesteps = np.floor(spread * T).astype(np.int32)
     which = np.repeat(np.arange(n), levels)
@@ -50,7 +52,7 @@ def validation_loss(
 
 @jit
 def _losses(denoiser, pixels, t, numbers):
-    x0 = to_model(pixels / jnp.float32(255))
+    x0 = denoiser.state(pixels / jnp.float32(255))
 
     def draw(number):
         key = jax.random.fold_in(jax.random.key(0), number)

@@ -29,8 +29,8 @@ def replace_file(path: Path, write: Callable[[str], Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A file that holds a JSON object; a ValueError for any other."""
     try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as e:  # UnicodeDecodeError among them
         raise ValueError(f"{path}: not readable as JSON: {e}") from e
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")

@@ -1,6 +1,9 @@
-"""What is chosen by platform, in one place, each with its measurement."""
+"""What is chosen by platform, in one place; `benchmarks/choices.md` has the measurements."""
 
+import dataclasses
 import functools
+import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,24 +11,59 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
+from jaxdiff.util.pytree import concrete
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """Ways to compute the same numbers, of which each platform has its fastest.
+
+    `vmap`: samples all at once, or one after the other; `unroll`: steps of a trajectory in one
+    iteration of its compiled loop; `phases`: gradients of strided convolutions and convolutions of
+    doubled images as dense convolutions of every other pixel; `attention`: "xla" or "cudnn", an
+    implementation of `jax.nn.dot_product_attention`, or None, our own; `options`: of the compiler.
+    """
+
+    vmap: bool = True
+    unroll: int = 1
+    phases: bool = True
+    attention: str | None = None
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+# A vmapped convolution's rounding depends on the batch, and a guided trajectory amplifies rounding: where
+# it costs nothing, one sample after the other makes a draw independent of how many there are beside it.
+_CPU = Choices(
+    vmap=False,
+    options={
+        # XLA hands reductions and convolutions to a library that is slower in a loop.
+        "xla_cpu_experimental_ynn_fusion_type": "",
+        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    },
+)
+
+
+def choices() -> Choices:
+    """This platform's, with what the environment says otherwise: JAXDIFF_CHOICES='{"unroll": 2}'.
+
+    For measurements, in a process of its own: what is compiled stays as it is.
+
+    Raises:
+        ValueError: where JAXDIFF_CHOICES is no such JSON object.
+    """
+    usual = _CPU if jax.default_backend() == "cpu" else Choices()
+    text = os.environ.get("JAXDIFF_CHOICES", "{}")
+    try:
+        return dataclasses.replace(usual, **json.loads(text))
+    except (TypeError, ValueError):
+        names = ", ".join(field.name for field in dataclasses.fields(Choices))
+        raise ValueError(f"JAXDIFF_CHOICES: expected JSON with {names}, got {text}") from None
+
 
 @functools.cache
 def compiler_options() -> dict[str, str]:
-    """Options for `jax.jit` on the default backend; no global configuration is touched.
-
-    CPU: jaxlib 0.10 hands reductions and convolutions to the YNN library. Off: on two cores, the
-    faces64 network inside a scan takes 0.6 times as long forward and with the gradient
-    (24 against 36 ms, 54 against 95 ms; medians of one run, jaxlib 0.10.2). And operations are ordered
-    for memory: the temporaries of a DPS step at 256² take 1315 instead of 1350 MB, with `remat` 657
-    instead of 735, in the same time (two cores).
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    options = {
-        "xla_cpu_experimental_ynn_fusion_type": "",
-        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    }
-    return {name: value for name, value in options.items() if known(name, value)}
+    """Options for `jax.jit` on the default backend; no global configuration is touched."""
+    return {name: value for name, value in choices().options.items() if known(name, value)}
 
 
 def known(option: str, value: str) -> bool:
@@ -38,35 +76,24 @@ def known(option: str, value: str) -> bool:
 
 
 def over_samples(step: Callable) -> Callable:
-    """`step` of one sample, applied to each: all at once, or on CPU one after the other.
-
-    CPU: a convolution's rounding depends on its batch size, and a guided trajectory amplifies
-    rounding by 1e5, so that a vmapped sample would depend on how many others are drawn beside it.
-    One by one it is the same to the bit, in the memory of one sample,
-    at no cost: per sample of 8 on faces64, DDPM 23.3 against 22.4 ms, DPS 49.5 against 48.0, ΠGDM 53.4
-    against 59.2 (two cores, medians of one run).
-    Accelerators: vmap, which they need to be busy.
-    """
-    if jax.default_backend() != "cpu":
+    """`step` of one sample, applied to each: all at once, or one after the other."""
+    if choices().vmap:
         return jax.vmap(step)
     return lambda *args: jax.lax.map(lambda one: step(*one), args)
 
 
 def evaluation_batch() -> int:
-    """How many 64×64 images to restore at once where nobody said.
+    """How many 64×64 images to restore at once where nobody said: one where they take turns.
 
-    CPU: one, since `over_samples` runs them one after the other, and a run that is stopped loses
-    less. Accelerators: not measured; enough that one is busy.
+    A run that is stopped then loses less.
     """
-    return 1 if jax.default_backend() == "cpu" else 16
+    return 16 if choices().vmap else 1
 
 
 def training_images(size: int) -> int | None:
     """How many images of size² pixels go through the network at once in training; None: the batch.
 
-    CPU: as many as four of 64². With a batch of 32 an update takes 1.37 s in fours, 1.39 in eights, 1.61
-    all at once, and 2.35 s where it is not the only program that runs: its 2 GB of temporaries are
-    then mapped into memory anew, page by page (two cores, medians of one run).
+    CPU: as many as four of 64², since the temporaries of more are mapped into memory anew each time.
     """
     return max(1, 4 * 64**2 // size**2) if jax.default_backend() == "cpu" else None
 
@@ -74,7 +101,7 @@ def training_images(size: int) -> int | None:
 def training_dtype() -> Any:
     """What a network computes in while it is trained; its weights and moments are float32.
 
-    CPU: float32, bfloat16 is emulated there. Accelerators: bfloat16, not measured.
+    CPUs emulate bfloat16.
     """
     return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
@@ -96,6 +123,8 @@ def jit(function: Callable, static: Sequence[str] = (), donate: Sequence[str] = 
         # Inside a caller's jit, whose options hold and where ours would be an error.
         if isinstance(jnp.zeros(()), jax.core.Tracer):
             return function(*args, **kwargs)
-        return compiled(tuple(compiler_options().items()))(*args, **kwargs)
+        # Under a caller's grad or vmap: JAX takes options for the outermost program alone.
+        options = compiler_options() if concrete((args, kwargs)) else {}
+        return compiled(tuple(options.items()))(*args, **kwargs)
 
     return call

@@ -95,7 +95,7 @@ def load_prior(folder):
 
 
 def nhwc(tensor):
-    return tensor.numpy().transpose(0, 2, 3, 1)
+    return tensor.numpy(force=True).transpose(0, 2, 3, 1)
 
 
 class TorchRun:
@@ -109,7 +109,7 @@ class TorchRun:
         self, method, unet, scheduler, image, kernel, sigma, steps, dtype="float32", lift=False
     ):
         self.method, self.dtype, self.steps = method, getattr(torch, dtype), steps
-        self.unet = unet.to(self.dtype)
+        self.unet = unet.to(torch.get_default_device(), self.dtype)
         self.scheduler = DDPMScheduler.from_config(scheduler.config)
         if lift:
             lift_scheduler(self.scheduler)

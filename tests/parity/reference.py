@@ -72,4 +72,4 @@ def torch_forward_and_gradient(model, x, t, labels, weight):
     out = model(xt, torch.as_tensor(t).to(as_time), class_labels=labels).sample
     out = out.permute(0, 2, 3, 1)
     (gradient,) = torch.autograd.grad((out * torch.tensor(weight, dtype=dtype)).sum(), xt)
-    return out.detach().numpy(), gradient.permute(0, 2, 3, 1).numpy()
+    return out.numpy(force=True), gradient.permute(0, 2, 3, 1).numpy(force=True)

@@ -9,6 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 import jaxdiff as jd
+from jaxdiff.samplers import Draws
 from jaxdiff.schedules.ddpm import BETA_SCHEDULES, SPACINGS, VARIANCE_TYPES
 from jaxdiff.util.pytree import pytree
 
@@ -84,7 +85,7 @@ def test_ddpm_step(config):
         with mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", return_value=nchw(z)):
             out = reference.step(nchw(output), int(steps.t[i]), nchw(x))
         c = _row(steps, i)
-        ours, info = sampler.step(jnp.asarray(x), c, jnp.asarray(z))
+        ours, info = sampler.step(jnp.asarray(x), c, Draws(jnp.asarray(z)))
         theirs = out.prev_sample[0].permute(1, 2, 0).numpy()
         x0 = out.pred_original_sample[0].permute(1, 2, 0).numpy()
         np.testing.assert_allclose(info["x0_hat"], x0, atol=1e-5 * max(1, np.abs(x0).max()))
@@ -107,7 +108,7 @@ def test_ddim_step(prediction, eta):
         out = reference.step(
             torch.tensor(output), int(steps.t[i]), torch.tensor(x), eta=eta, variance_noise=noise
         )
-        ours, _ = sampler.step(jnp.asarray(x), _row(steps, i), jnp.asarray(z))
+        ours, _ = sampler.step(jnp.asarray(x), _row(steps, i), Draws(jnp.asarray(z)))
         np.testing.assert_allclose(ours, out.prev_sample.numpy(), atol=1e-4)
 
 
@@ -140,7 +141,7 @@ def test_configs_round_trip():
         ({"variance_type": "small"}, "variance_type"),
         ({"timestep_spacing": "even"}, "timestep_spacing"),
         ({"num_train_timesteps": 0}, "num_train_timesteps"),
-        ({"beta_end": -0.1}, "betas"),
+        ({"beta_end": -0.1}, "beta_end"),
     ],
 )
 def test_bad_config_names_the_field(config, field):

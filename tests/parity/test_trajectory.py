@@ -8,7 +8,8 @@ import pytest
 import jaxdiff as jd
 from convert.lift import lifted_time_embedding
 from jaxdiff import data, metrics
-from jaxdiff.checkpoints.diffusers import _finder
+from jaxdiff.checkpoints.sources import finder
+from jaxdiff.samplers import Draws
 from jaxdiff.util import platform
 from jaxdiff.util.platform import jit
 from tests.conftest import in_a_hurry
@@ -26,7 +27,7 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def torch_prior():
-    return load_prior(_finder("faces64")("model_index.json").parent)
+    return load_prior(finder("faces64")("model_index.json").parent)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def check_trajectory(run, step, sampler, steps, photograph):
 def test_in_float32(float32_run, photograph, kernel, faces64):
     sampler, steps = sampler_of(float32_run, kernel, faces64)
     step = jax.jit(
-        lambda sampler, x, c, z: sampler.step(x, c, z)[0],
+        lambda sampler, x, c, z: sampler.step(x, c, Draws(z))[0],
         compiler_options=platform.compiler_options() | in_a_hurry(),
     )
     check_trajectory(float32_run, step, sampler, steps, photograph)
@@ -115,7 +116,7 @@ def test_accelerator(float32_run, kernel, faces64):
     run = float32_run
     sampler, steps = sampler_of(run, kernel, faces64)
     rows = steps.astype(jnp.float32)
-    step = jit(lambda sampler, x, c, z: sampler.step(x, c, z)[0])
+    step = jit(lambda sampler, x, c, z: sampler.step(x, c, Draws(z))[0])
     with jax.default_matmul_precision("highest"):
         for i in (0, 50, 99):
             c = jax.tree.map(lambda a, i=i: a[i], rows)

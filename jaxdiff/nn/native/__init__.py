@@ -1,7 +1,6 @@
 """Convolutions and group normalisation in C for XLA's CPU backend, built by the machine's own compiler at their first use.
 
-XLA's take two to five times as long (the numbers stand in `platform.py`). As `torch.compile` does,
-this asks for the C compiler of the machine, once, for a second or two: the library is kept in the
+XLA's take several times as long (benchmarks/choices.md). As `torch.compile` does, this asks for the C compiler of the machine, once, for a second or two: the library is kept in the
 user's cache folder. Where there is no compiler, or the environment says
 `JAXDIFF_NATIVE=0`, XLA's convolutions are used.
 """

@@ -1,0 +1,1 @@
+"""What is measured on a GPU, part by part: `benchmarks/accelerator.sh` runs it."""

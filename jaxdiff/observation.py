@@ -1,0 +1,184 @@
+"""What was observed: p(y | x), the operator, the measurement and its noise as one."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.noise import Gaussian, Noise
+from jaxdiff.operators import Operator, Stack
+from jaxdiff.util.pytree import concrete, pytree
+
+SIGMA_ZERO = 1e-8  # what σ = 0 counts as where it divides, as in the course
+
+
+@pytree
+class Observation:
+    """p(y | x) of y = A(x) + noise.
+
+    `observation @ decode` is p(y | decode(x)): that of a prior's own states, where units and
+    decoders end. What a method needs of a measurement, it asks here.
+
+    Args:
+        operator: A.
+        y: one measurement.
+        noise: a `Noise`, or None where only the residual counts.
+
+    Example:
+        >>> from jaxdiff.operators import Affine, Scale
+        >>> seen = Observation(Scale(2.0), jnp.ones((2, 2, 1)), Gaussian(0.1)) @ Affine(0.5, 0.5)
+        >>> float(seen.residual(jnp.zeros((2, 2, 1))).sum())
+        0.0
+    """
+
+    operator: Operator
+    y: Any
+    noise: Noise | None = None
+
+    def __matmul__(self, decode: Operator) -> "Observation":
+        """Of x where this is of decode(x)."""
+        return Observation(self.operator @ decode, self.y, self.noise)
+
+    def residual(self, x) -> jax.Array:
+        """y − A(x), of one deviation everywhere up to a common factor."""
+        mean = self.operator(x)
+        y = self.operator.project(jnp.asarray(self.y, mean.dtype))
+        return y - mean if self.noise is None else self.noise.residual(y, mean)
+
+    def log_prob(self, x) -> jax.Array:
+        """log p(y | x), up to a constant."""
+        if self.noise is None:
+            raise TypeError("noise: this method needs to know it: pass a sigma or a jd.noise.Noise")
+        mean = self.operator(x)
+        return self.noise.log_prob(self.operator.project(jnp.asarray(self.y, mean.dtype)), mean)
+
+    def solve(self, residual, r2) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Aᵀ(r²AAᵀ + σ²I)⁻¹ residual of a linear A and Gaussian noise, and how the solver ended."""
+        sigma = jnp.asarray(jnp.where(self.sigma == 0, SIGMA_ZERO, self.sigma), residual.dtype)
+        return self.operator.linear.solve_with_report(residual, r2, sigma**2)
+
+    def prox(self, x, variance) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The maximum of log p(y | z) − ‖z − x‖²/(2·variance) over z, of a linear A and Gaussian noise.
+
+        It is the mean of z ~ N(x, variance·I) given y: x + variance·Aᵀ(variance·AAᵀ + σ²I)⁻¹(y − A x).
+        """
+        step, report = self.solve(self.residual(x), variance)
+        return x + variance * step, report
+
+    @property
+    def sigma(self):
+        """σ of Gaussian noise.
+
+        Raises:
+            TypeError: for another noise, with the methods that do take it.
+        """
+        if not isinstance(self.noise, Gaussian):
+            raise TypeError(
+                f"sigma: this method needs Gaussian noise, got {type(self.noise).__name__}: DPS "
+                "takes any jd.noise"
+            )
+        return self.noise.sigma
+
+
+def as_measurement(y) -> Any:
+    """A measurement, or a batch of them: floats in image units.
+
+    Raises:
+        ValueError: for integers, or numbers that are not finite.
+    """
+    if isinstance(y, jax.core.Tracer):
+        return y
+    y = y if isinstance(y, jax.Array) else np.asarray(y)
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise ValueError(f"y: expected floats in image units [0, 1], got {y.dtype}: divide by 255")
+    if not np.isfinite(np.asarray(y, np.float32)).all():  # numpy: also inside a caller's jit
+        raise ValueError("y: holds NaN or infinite values")
+    return y
+
+
+def first(operator: Operator | Stack) -> Operator:
+    """The operator, or the first one of a stack."""
+    return operator[0] if isinstance(operator, Stack) else operator
+
+
+def check_linear(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
+    """Raises TypeError for no linear operator, ValueError where A(a + b) or A(2a) says so."""
+    one = first(operator).linear
+    if not concrete(one):
+        return
+    a, b = np.random.default_rng(0).random((2, *shape), np.float32)
+    ya, yb = one(a), one(b)
+    if not concrete((ya, yb)):  # inside a caller's jit
+        return
+    tolerance = 1e-4 * float(jnp.abs(ya).max() + jnp.abs(yb).max())
+    for name, got, expected in (("a + b", one(a + b), ya + yb), ("2a", one(2 * a), 2 * ya)):
+        if not float(jnp.abs(got - expected).max()) <= tolerance:
+            raise ValueError(f"operator: {one.name} is not linear: A({name}) differs")
+
+
+def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) -> None:
+    """Raises ValueError, or warns, where y or σ are not in the units of images in [0, 1].
+
+    By what the operator makes of a white, a black and a random image.
+    """
+    if not concrete((operator, y, sigma)):
+        return
+    largest = float(np.max(sigma))
+    if largest > 2:
+        raise ValueError(
+            f"sigma: {largest:g} is larger than any noise of images in [0, 1]: divide by 255?"
+        )
+    if largest > 1:
+        warnings.warn(f"sigma: {largest:g} is more than white: is it in [0, 1]?", stacklevel=5)
+    one = first(operator)
+    probe = np.random.default_rng(0).random(shape, np.float32)
+    images = (np.ones(shape, np.float32), np.zeros(shape, np.float32), probe)
+    answers = [one(image) for image in images]
+    if not concrete(answers):  # inside a caller's jit
+        return
+    low, high = (float(f(np.stack(answers))) for f in (np.min, np.max))
+    y = np.asarray(y, np.float64)
+    reach = 4 * max(abs(low), abs(high), 1) + 8 * largest
+    if np.abs(y).max() > reach:
+        raise ValueError(
+            f"y: reaches {np.abs(y).max():g}, images in [0, 1] give at most {high:g}: divide by 255?"
+        )
+    if low >= 0 and np.mean(y < -4 * largest - 0.05) > 0.02:
+        warnings.warn(
+            f"y: {np.mean(y < -4 * largest):.0%} of it is negative beyond its noise, and this operator "
+            "gives no negative values: is it in [-1, 1]? Map it to [0, 1]",
+            stacklevel=5,
+        )
+
+
+def image_shape(operator: Operator | Stack, known: tuple[int, ...] | None, y) -> tuple[int, ...]:
+    """[H, W, C] of the images: the size that the operator names, or else the prior's, `known`."""
+    one = first(operator)
+    if known is None:
+        known = one.input_shape(np.shape(y)[-3:])
+    height, width = one.shape or known[:2]
+    return height, width, known[-1]
+
+
+def batch_of(operator: Operator | Stack, known: tuple[int, ...] | None, y) -> int | None:
+    """B of a batch of measurements [B, *out], None of a single one.
+
+    Raises:
+        ValueError: where y is neither the operator's output nor a batch of it.
+    """
+    image = jax.ShapeDtypeStruct(image_shape(operator, known, y), jnp.float32)
+    out = jax.eval_shape(first(operator), image).shape
+    if isinstance(operator, Stack) and y.shape != (len(operator), *out):
+        raise ValueError(
+            f"y: expected one measurement for each of the stack's operators "
+            f"{[len(operator), *out]}, got {list(y.shape)}"
+        )
+    if y.shape not in (out, (*y.shape[:1], *out)):
+        raise ValueError(
+            f"y: expected the operator's output {list(out)} or a batch of it [B, "
+            f"{', '.join(map(str, out))}], got {list(y.shape)}"
+        )
+    return y.shape[0] if y.ndim > len(out) else None

@@ -1,0 +1,103 @@
+"""The one-liner: a measurement, its operator and its noise → posterior samples."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxdiff.checkpoints.diffusers import load
+from jaxdiff.covariance import SpectralCovariance
+from jaxdiff.denoiser import Denoiser, Prior, as_prior
+from jaxdiff.noise import Gaussian, Noise
+from jaxdiff.observation import first
+from jaxdiff.operators import Linear, Operator, Stack, as_operators
+from jaxdiff.samplers.presets import preset
+from jaxdiff.sampling import sample
+
+
+class Restoration(NamedTuple):
+    """Posterior samples [n, H, W, C] in [0, 1], their mean and their standard deviation [H, W, C].
+
+    With a leading axis B for a batch of measurements; `std` is None for a single draw. `sampler` and
+    `steps` say what drew them.
+    """
+
+    draws: jax.Array
+    mean: jax.Array
+    std: jax.Array | None
+    sampler: str
+    steps: int
+
+
+def restore(
+    y,
+    operator: Operator | Stack,
+    sigma: float | Noise,
+    *,
+    prior: "str | Path | Prior" = "faces64",
+    n: int = 9,
+    sampler: str | None = None,
+    steps: int | None = None,
+    scale: float | None = None,
+    covariance: Any = None,
+    key=None,
+    **options: Any,
+) -> Restoration:
+    """Draw images that a measurement y = A(x) + noise could be of.
+
+    Args:
+        y: the measurement in image units [0, 1], or a batch of them [B, ...].
+        operator: A, of `jd.operators`; or any differentiable function of an image [H, W, C].
+        sigma: the standard deviation of the noise in image units (10/255, say), or a `jd.noise`.
+        prior: "faces64", a diffusers folder, a hub id, or a `jd.Denoiser`.
+        n: how many samples of each measurement.
+        sampler: a name in `jaxdiff.samplers.presets.PRESETS`. By default "spectral" for linear
+            operators and Gaussian noise where the prior has a covariance table, "pigdm-paper" where
+            it has none, and "dps" for everything else.
+        steps: by default the preset's.
+        scale: of the guidance; by default the preset's.
+        covariance: a `jd.SpectralCovariance`; by default the one beside the prior.
+        key: a `jax.random.key`, by default that of seed 0.
+        options: of `jd.sample`: progress, batch_size, sharding, precision.
+
+    Raises:
+        ValueError, TypeError: for a measurement, operator, noise or sampler that do not go together.
+        FileNotFoundError: where there is no such prior.
+
+    Example:
+        >>> import jaxdiff as jd
+        >>> blur = jd.operators.Blur(jd.data.motion_kernel(9, seed=0), (64, 64))
+        >>> restored = restore(blur(jd.data.example()), blur, 2 / 255, n=2, steps=2)
+        >>> restored.mean.shape, restored.sampler
+        ((64, 64, 3), 'spectral')
+    """
+    denoiser, table = _prior(prior)
+    covariance = table if covariance is None else covariance
+    operator = as_operators(operator)
+    name = sampler or default_sampler(operator, sigma, covariance)
+    chosen = preset(name)
+    count = steps or chosen.steps
+    method = chosen.sampler(denoiser, operator, y, sigma, scale, covariance)
+    key = jax.random.key(0) if key is None else key
+    draws: Any = sample(method, denoiser.schedule.steps(count), key=key, n=n, **options)
+    std = draws.std(-4, ddof=1) if n > 1 else None
+    return Restoration(draws, draws.mean(-4), std, name, count)
+
+
+def default_sampler(operator: Operator | Stack, sigma: float | Noise, covariance: Any) -> str:
+    """The name of the sampler for what is to be restored."""
+    gaussian = isinstance(sigma, Gaussian) or not isinstance(sigma, Noise)
+    if not (gaussian and isinstance(first(operator), Linear)):
+        return "dps"
+    return "pigdm-paper" if covariance is None else "spectral"
+
+
+def _prior(prior) -> tuple[Prior, SpectralCovariance | None]:
+    """The denoiser, and its table where it has one."""
+    if not isinstance(prior, str | Path):
+        return as_prior(prior), getattr(prior, "covariance", None)
+    denoiser = Denoiser(*load(prior))
+    try:
+        return denoiser, SpectralCovariance.load(prior)
+    except FileNotFoundError:
+        return denoiser, None

@@ -1,0 +1,186 @@
+"""What a sampler is, the one formula by which all noise moves, and what a posterior sampler adds."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.denoiser import Prediction
+from jaxdiff.noise import Gaussian, Noise
+from jaxdiff.observation import (
+    Observation,
+    batch_of,
+    check_linear,
+    check_scale,
+    image_shape,
+)
+from jaxdiff.operators import Stack
+from jaxdiff.schedules import Steps
+from jaxdiff.util.pytree import replace_leaf
+
+
+class Draws(NamedTuple):
+    """The randomness of a step: z ~ N(0, I) of the state's shape, and a key for what needs more."""
+
+    z: Any
+    key: Any = None
+
+    def more(self) -> jax.Array:
+        """The key, for draws beside z.
+
+        Raises:
+            ValueError: where the caller gave `noise=` and no key.
+        """
+        if self.key is None:
+            raise ValueError("key: pass jax.random.key(seed): this sampler draws more than noise=")
+        return self.key
+
+
+def move(x, c: Steps, x0, z, fresh=None) -> jax.Array:
+    """x_s ~ q(x_s | x_t, x₀), of whose noise the share `fresh` is new.
+
+    x_s = α_s·x₀ + σ_s·(√(1 − f)·ε_t + √f·z) with ε_t = (x_t − α_t·x₀)/σ_t. None means τ, with which
+    the transition is that of the forward process (DDPM); η²τ is DDIM's, ζ DiffPIR's, 1 DAPS's, and 0
+    that of an ODE. For τ the coefficients are those computed in float64.
+    """
+    if fresh is None:
+        return c.x0_coef * x0 + c.xt_coef * x + c.noise_coef * z
+    kept = c.next.sigma / c.now.sigma * jnp.sqrt(1 - fresh)
+    return (c.next.alpha - kept * c.now.alpha) * x0 + kept * x + c.next.sigma * jnp.sqrt(fresh) * z
+
+
+def ancestral(x, c: Steps, p: Prediction, z) -> jax.Array:
+    """The step that DDPM, DPS and ΠGDM share: `move` to x̂₀, the noise as the schedule wants it.
+
+    A network may say itself how much: a variance, or its place between the logarithms of the
+    posterior variance and of β.
+    """
+    deviation = c.ancestral
+    if p.variance is not None:
+        deviation = jnp.where(c.next.sigma > 0, jnp.sqrt(p.variance), 0)
+    elif p.fraction is not None:
+        low, high = jnp.log(jnp.maximum(c.posterior_variance, 1e-20)), jnp.log(c.betas)
+        learned = jnp.exp(0.5 * (p.fraction * high + (1 - p.fraction) * low))
+        deviation = jnp.where(c.next.sigma > 0, learned, 0)
+    return c.x0_coef * p.x0_hat + c.xt_coef * x + deviation * z
+
+
+class Sampler(ABC):
+    """A step of a trajectory; `jd.sample` is the loop, and asks only what stands here.
+
+    A subclass is a pytree with a `denoiser` and `step`.
+    """
+
+    denoiser: Any
+    evaluations: Any = 1  # of the network in a step
+
+    @abstractmethod
+    def step(self, x, c: Steps, draws: Draws) -> tuple[jax.Array, dict[str, Any]]:
+        """The next state of one sample x [H, W, C], and what `keep=` may look at.
+
+        A pure function; c is a row of `Steps`. The info has `t` and `x0_hat` at least.
+        """
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """[H, W, C] of a state, where it is known."""
+        return self.denoiser.shape
+
+    def split(self) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
+        """(the sampler without what differs by measurement, that with a leading axis, batch shape)."""
+        return self, {}, ()
+
+
+class Restorer(Sampler):
+    """A posterior sampler: of x given y = A(x) + noise.
+
+    A subclass is a pytree with the fields `denoiser`, `operator`, `y` and, unless it needs none,
+    `sigma`, each with its converter (see `PiGDM`); it sets `requires_linear` where it takes linear operators
+    and Gaussian noise only.
+
+    Raises:
+        ValueError: for a y that does not fit the operator or holds no finite floats, a negative
+            sigma, an operator that is not linear where it must be.
+        TypeError: for what is no operator, or no `jd.operators.Linear` where it must be one.
+    """
+
+    operator: Any
+    y: Any
+    sigma: Any = None
+    requires_linear = False
+
+    def __post_init__(self):
+        batch = self._batch()
+        if self.requires_linear:
+            check_linear(self.operator, self._image_shape)
+            Observation(self.operator, self.y, self.noise).sigma  # noqa: B018 raises for another noise
+        if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
+            raise ValueError(
+                f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
+            )
+        sigma = self.noise.sigma if isinstance(self.noise, Gaussian) else 0
+        check_scale(self.operator, self.y, sigma, self._image_shape)
+
+    def _batch(self) -> int | None:
+        return batch_of(self.operator, self._known, self.y)
+
+    @property
+    def _known(self):
+        """[H, W, C] of the prior's images, where it says."""
+        return self.denoiser.shape
+
+    @property
+    def _image_shape(self) -> tuple[int, ...]:
+        return image_shape(self.operator, self._known, self.y)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """[H, W, C] of a state: what the operator or the prior says."""
+        return self.denoiser.decode.input_shape(self._image_shape)
+
+    @property
+    def noise(self) -> Noise | None:
+        """Of the measurement: a float sigma means `Gaussian(sigma)`."""
+        plain = self.sigma is None or isinstance(self.sigma, Noise)
+        return self.sigma if plain else Gaussian(self.sigma)
+
+    @property
+    def measured(self) -> Observation:
+        """The observation of images, in their units."""
+        return Observation(self.operator, self.y, self.noise)
+
+    @property
+    def observation(self) -> Observation:
+        """The observation of the prior's states."""
+        return self.measured @ self.denoiser.decode
+
+    def split(self):
+        """The compiled program gets each sample's own y and never the whole batch."""
+        batch = self._batch()
+        if batch is None:
+            return replace_leaf(self, y=None), {"y": self.y[None]}, ()
+        own = {"y": self.y}
+        if isinstance(self.operator, Stack):
+            own["operator"] = self.operator.operators
+        if not isinstance(self.sigma, Noise) and np.ndim(self.sigma) == 1:
+            own["sigma"] = self.sigma
+        return replace_leaf(self, **dict.fromkeys(own)), own, (batch,)
+
+
+def as_scale(name: str):
+    """A converter: a finite number ≥ 0 in float64, an array so that another does not recompile."""
+
+    def convert(value):
+        if isinstance(value, jax.core.Tracer):
+            return value
+        array = np.asarray(value)
+        ok = array.shape == () and array.dtype.kind in "fiu" and 0 <= float(array) < math.inf
+        if not ok:
+            raise ValueError(f"{name}: expected a finite number ≥ 0, got {value!r}")
+        return array.astype(np.float64)
+
+    return convert

@@ -1,0 +1,248 @@
+"""Noise levels, the steps between them, and what a schedule is."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.util.pytree import pytree
+
+
+class Level(NamedTuple):
+    """A noise level: x_t = alpha·x₀ + sigma·ε, at the time t that a network is told."""
+
+    t: Any
+    alpha: Any
+    sigma: Any
+
+    @property
+    def variance(self):
+        """(σ/α)²: of x_t/α about x₀."""
+        return (self.sigma / self.alpha) ** 2
+
+    @property
+    def signal(self):
+        """α²/(α² + σ²): the ᾱ of the same signal-to-noise ratio, at any scaling."""
+        return self.alpha**2 / (self.alpha**2 + self.sigma**2)
+
+    @property
+    def noise(self):
+        """σ²/(α² + σ²) = 1 − `signal`, without its cancellation where there is little noise."""
+        return self.sigma**2 / (self.alpha**2 + self.sigma**2)
+
+
+class Scalings(NamedTuple):
+    """How a network's output f(into·x, time) is read at one noise level.
+
+    x̂₀ = gain·(skip·x + out·f), ε̂ = noise[0]·x + noise[1]·f. The gain stands outside, where it
+    multiplies the difference of two large terms and not their rounding.
+    """
+
+    into: Any
+    time: Any
+    skip: Any
+    out: Any
+    gain: Any
+    noise: tuple[Any, Any]
+
+
+@pytree
+class Steps:
+    """The steps of a trajectory in sampling order, noisiest first: float64 arrays of length T.
+
+    One row is what a sampler's `step` gets as `c`: it leads from the level `now` to the level
+    `next`; the last `next` is (α, σ) = (1, 0). All coefficients are computed once, in float64, and
+    cast last:
+
+    - `fresh`: τ = 1 − (α_t σ_s/(α_s σ_t))², the share of new noise in q(x_s | x_t, x₀)
+    - `x0_coef`, `xt_coef`, `noise_coef`: a draw of q(x_s | x_t, x₀) is
+      x0_coef·x₀ + xt_coef·x_t + noise_coef·z, with α_s·τ, α_t σ_s²/(α_s σ_t²) and σ_s·√τ
+    - `ancestral`: the deviation of the noise that the schedule itself wants there, such as √β of
+      diffusers' fixed_large; `noise_coef` where it wants no other
+    - `inner`: None, or steps [T, K] from each level down to the data, where a method asks for them
+    """
+
+    now: Level
+    next: Level
+    fresh: Any
+    x0_coef: Any
+    xt_coef: Any
+    noise_coef: Any
+    ancestral: Any
+    inner: "Steps | None" = None
+
+    def __len__(self) -> int:
+        return len(self.now.t)
+
+    @property
+    def start(self):
+        """The deviation of the first state, √(α² + σ²): 1 where variance is preserved."""
+        level: Any = self.now
+        return (np if isinstance(level.alpha, np.ndarray) else jnp).hypot(*level[1:])[0]
+
+    @property
+    def t(self):
+        """The timesteps of `now`."""
+        return self.now.t
+
+    @property
+    def timesteps(self):
+        """diffusers' name for `t`."""
+        return self.now.t
+
+    @property
+    def alphas_cumprod(self):
+        """ᾱ_t."""
+        return self.now.signal
+
+    @property
+    def alphas_cumprod_prev(self):
+        """ᾱ of the next, less noisy level: 1 after the last step."""
+        return self.next.signal
+
+    @property
+    def betas(self):
+        """β = 1 − ᾱ_t/ᾱ_prev of the respaced schedule."""
+        return self.fresh * self.now.noise
+
+    @property
+    def alphas(self):
+        """α = ᾱ_t/ᾱ_prev = 1 − β."""
+        return self.now.signal / self.next.signal
+
+    @property
+    def posterior_variance(self):
+        """(1 − ᾱ_prev)/(1 − ᾱ_t)·β: of q(x_s | x_t, x₀)."""
+        return self.noise_coef**2
+
+    @property
+    def sigma(self):
+        """The deviation of a DDPM step's noise, 0 at the last step."""
+        return self.ancestral
+
+    def astype(self, dtype) -> "Steps":
+        """The real-valued arrays in another dtype; an integer `t` stays one."""
+        return jax.tree.map(
+            lambda a: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a, self
+        )
+
+
+class Schedule(ABC):
+    """A noise schedule: which levels there are, and how a network's output is read at them.
+
+    A subclass names the schedulers of diffusers that mean it, and has `level`, `times`,
+    `scalings`, `to_config` and a `_from_config`; the table of steps is written here, once, for all of them.
+
+    Example:
+        >>> schedule = Schedule.from_config({"beta_schedule": "linear"})
+        >>> schedule.steps(4).t
+        array([750, 500, 250,   0])
+    """
+
+    families: ClassVar[dict[str, type["Schedule"]]] = {}
+
+    def __init_subclass__(cls, schedulers: tuple[str, ...] = (), **kwargs):
+        super().__init_subclass__(**kwargs)
+        Schedule.families.update(dict.fromkeys(schedulers, cls))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | None = None) -> Any:
+        """The schedule of a `scheduler_config.json`, by its `_class_name`; DDPM's without one.
+
+        Raises:
+            ValueError: for a scheduler whose noise is not known here, and for a bad field, by name.
+        """
+        config = dict(config or {})
+        name = config.get("_class_name", "DDPMScheduler")
+        if not isinstance(name, str) or name not in Schedule.families:
+            raise ValueError(
+                f"_class_name: the noise of {str(name)[:80]} is not known here: expected "
+                "DDPMScheduler or a sampler for its networks (DDIM, PNDM, DPMSolver, Euler, ...)"
+            )
+        return Schedule.families[name]._from_config(config)
+
+    @classmethod
+    @abstractmethod
+    def _from_config(cls, config: dict[str, Any]) -> "Schedule": ...
+
+    @abstractmethod
+    def to_config(self) -> dict[str, Any]:
+        """The dictionary that `scheduler_config.json` holds."""
+
+    @abstractmethod
+    def level(self, t) -> Level:
+        """The noise level at the time t."""
+
+    @abstractmethod
+    def times(self, count: int, spacing: str | None = None, start=None) -> np.ndarray:
+        """`count` times from the noisiest, or from `start`, on, descending."""
+
+    @abstractmethod
+    def scalings(self, at: Level) -> Scalings:
+        """How a network's output is read at a level."""
+
+    @property
+    def shortest(self) -> float:
+        """The time next to the data."""
+        return 0
+
+    def bounded(self, x0):
+        """x̂₀ within the range that the schedule's config promises."""
+        return x0
+
+    def split(self, output) -> tuple[Any, dict[str, Any]]:
+        """A network's output, and what it says of the variance of a step."""
+        return output, {}
+
+    def _ancestral(self, now: Level, following: Level, fresh) -> np.ndarray:
+        """The deviation of a step's noise."""
+        return following.sigma * np.sqrt(fresh)
+
+    def steps(self, count: int, spacing: str | None = None, *, inner: int = 0) -> Steps:
+        """The coefficients of T steps (see `Steps`), by default spaced as the config says.
+
+        Args:
+            count: T.
+            spacing: of the times, where the family knows several.
+            inner: K steps from each level down to the data beside them, for methods that ask.
+
+        Raises:
+            ValueError: for a count or a spacing that the schedule has not.
+        """
+        times = self.times(count, spacing)
+        steps = self._between(times)
+        if not inner:
+            return steps
+        ladder = np.linspace(times, self.shortest, inner, axis=-1).astype(times.dtype)
+        return dataclasses.replace(steps, inner=self._between(ladder))
+
+    def _between(self, times: np.ndarray) -> Steps:
+        """From each time [..., K] to the next, and from the last to the data."""
+        now = self.level(times)
+        following = Level(
+            *(
+                np.concatenate([np.asarray(a)[..., 1:], np.full((*times.shape[:-1], 1), end)], -1)
+                for a, end in zip(now, (times.dtype.type(0), 1.0, 0.0))
+            )
+        )
+        ratio = following.sigma / now.sigma
+        fresh = 1 - (now.alpha * ratio / following.alpha) ** 2
+        noise = following.sigma * np.sqrt(fresh)
+        return Steps(
+            now=now,
+            next=following,
+            fresh=fresh,
+            x0_coef=following.alpha * fresh,
+            xt_coef=now.alpha * ratio**2 / following.alpha,
+            noise_coef=noise,
+            ancestral=self._ancestral(now, following, fresh),
+        )
+
+    def add_noise(self, x0, eps, t):
+        """x_t = α_t·x₀ + σ_t·ε at one time t."""
+        at = self.level(t)
+        return jnp.asarray(at.alpha) * x0 + jnp.asarray(at.sigma) * eps

@@ -1,0 +1,1 @@
+"""Images, kernels, masks and data sets that people have."""

@@ -1,0 +1,97 @@
+"""Files that belong together, with a process killed at every one of its steps."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxdiff.util import together
+from jaxdiff.util.together import is_free, settle, write_together
+
+# Kills itself at its nth call that changes a folder; without jaxdiff's own imports, which take a second.
+SCRIPT = """
+import os, runpy, signal, sys
+from pathlib import Path
+file, folder, new, when = sys.argv[1:]
+left = int(when)
+def deadly(real):
+    def call(*args, **kwargs):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    return call
+for name in ("rename", "replace", "unlink", "mkdir", "rmdir"):
+    setattr(os, name, deadly(getattr(os, name)))
+module = runpy.run_path(file)
+def content(name):
+    return lambda path: path.write_text(f"{name} {new}")
+names = ("weights", "config", "scheduler")
+module["write_together"](Path(folder), {n: content(n) for n in names}, key="config")
+"""
+
+
+def run(folder: Path, new: str, when: int) -> bool:
+    """Whether it was killed."""
+    command = [sys.executable, "-c", SCRIPT, str(together.__file__), str(folder), new, str(when)]
+    code = subprocess.run(command, capture_output=True).returncode
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {p.name: p.read_text() for p in folder.iterdir() if p.is_file()}
+
+
+def of(new: str) -> dict[str, str]:
+    return {name: f"{name} {new}" for name in ("weights", "config", "scheduler")}
+
+
+def test_a_kill_at_every_step(tmp_path):
+    kills = 0
+    for when in range(30):
+        folder = tmp_path / str(when)
+        folder.mkdir()
+        (folder / "notes").write_text("mine")
+        write_together(
+            folder, {n: lambda p, n=n: p.write_text(f"{n} old") for n in of("")}, "config"
+        )
+        killed = run(folder, "new", when)
+        found = contents(folder)
+        # Who knows nothing of this finds the key beside its own, or no key.
+        assert "config" not in found or found in ({"notes": "mine"} | of(v) for v in ("old", "new"))
+        settle(folder, "config")
+        assert contents(folder) in ({"notes": "mine"} | of(v) for v in ("old", "new"))
+        assert not run(folder, "newer", 99)
+        assert contents(folder) == {"notes": "mine"} | of("newer")
+        assert len(list(folder.iterdir())) == 4  # no temporaries
+        kills += killed
+        if not killed:
+            break
+    assert kills >= 6 and not killed
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    def full(path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    (tmp_path / "config").write_text("old")
+    with pytest.raises(OSError, match="disk full"):
+        write_together(
+            tmp_path, {"config": lambda p: p.write_text("new"), "weights": full}, "config"
+        )
+    assert contents(tmp_path) == {"config": "old"} and len(os.listdir(tmp_path)) == 1
+
+
+def test_is_free(tmp_path):
+    assert is_free(tmp_path) and is_free(tmp_path / "absent")
+    (tmp_path / ".DS_Store").touch()
+    (tmp_path / ".jaxdiff-staged").mkdir()
+    assert is_free(tmp_path)
+    (tmp_path / "notes").touch()
+    assert not is_free(tmp_path)
