@@ -72,7 +72,7 @@ def test_the_published_networks_are_whole(wiring):
     """Names and shapes at edm-ffhq-64x64's size, of networks without memory."""
     from flax import nnx
 
-    from jaxdiff.checkpoints.diffusers import torch_name, torch_shape
+    from jaxdiff.checkpoints.names import torch_name, torch_shape
     from jaxdiff.nn.abstract import abstract
     from jaxdiff.nn.song import SongUNet as Ours
 
