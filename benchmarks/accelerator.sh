@@ -12,9 +12,17 @@
 #     diffusers==0.42.1 importlib_metadata==10.2.0 lazy-importer==0.1.0 platformdirs==4.14.8
 #   python -m benchmarks.accelerator.pack PHOTOS.npz .data/photos.npz
 #
+<<<<<<< HEAD
 # The environment: PYTHON; WHEELS (.whl); MINUTES (9); and for `train`, which is left out where there are no images,
 # ACCELERATOR_IMAGES (.data/photos.npz), ACCELERATOR_RUN (a folder, where a second call goes on), ACCELERATOR_TRAIN
 # (options of `jaxdiff train`), ACCELERATOR_TRAIN_SECONDS (of all calls together, by which the steps are planned).
+=======
+# The environment: PYTHON; WHEELS (.whl); MINUTES (9); ACCELERATOR_ONLY (a regular expression: which contestants of
+# `sampling`); and for `train`, which is left out where there are no images,
+# ACCELERATOR_IMAGES (.data/photos.npz), ACCELERATOR_RUN (a folder, where a second call goes on), ACCELERATOR_TRAIN
+# (options of `jaxdiff train`: on another machine the second call has --init with the model of the first),
+# ACCELERATOR_TRAIN_SECONDS (of all calls together, by which the steps are planned).
+>>>>>>> accel
 # ACCELERATOR_DRY=1 takes the same path on a CPU in about a minute, with tiny networks.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -38,7 +46,11 @@ else
   unset ACCELERATOR_DRY
 fi
 export ACCELERATOR_SCRATCH=$scratch ACCELERATOR_RUN=${ACCELERATOR_RUN:-$scratch/run}
+<<<<<<< HEAD
 export PYTHONPATH=$PWD:$scratch/site PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+=======
+export PYTHONPATH=$PWD:$scratch/site PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
+>>>>>>> accel
 export JAX_COMPILATION_CACHE_DIR=$scratch/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 export TORCHINDUCTOR_CACHE_DIR=$scratch/inductor
 mkdir -p "$out" "$scratch"
@@ -52,7 +64,11 @@ fi
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
   "$python" -c 'import diffusers, flax, jax, torch
 print(jax.__version__, jax.devices(), flax.__version__, torch.__version__, torch.cuda.is_available(), diffusers.__version__)'
+<<<<<<< HEAD
 } >>"$out/log.txt" 2>&1
+=======
+} >>"$out/log.txt" 2>&1 &
+>>>>>>> accel
 
 part() { # its name, its limit in seconds, or less where less is left; and how it is stopped
   local limit=$((slack * $2 < end - SECONDS ? slack * $2 : end - SECONDS)) status=0

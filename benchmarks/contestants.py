@@ -84,7 +84,10 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
     # Training keeps float32 weights, and chooses itself what it computes in.
     kept = "float32" if workload.method == "train" else workload.dtype
     unet, schedule = _load(folder, kept)
+<<<<<<< HEAD
     assert isinstance(schedule, jd.schedules.DDPMSchedule)
+=======
+>>>>>>> accel
     denoiser, x = jd.Denoiser(unet, schedule, remat=workload.remat), images(workload)
     if workload.method == "forward":
         forward: Any = jit(jd.UNet2D.__call__)
@@ -159,12 +162,24 @@ def _of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
         unet = _diffusers(folder, kind)
         adam = torch.optim.AdamW(unet.parameters(), 3e-4)
         average = [p.detach().clone() for p in unet.parameters()]
+<<<<<<< HEAD
         run = _compiled(unet, kind) if kind in COMPILED else unet
+=======
+
+        def predict(x, t):
+            return unet(x, t, return_dict=False)[0]
+
+        run = _compiled(predict, kind) if kind in COMPILED else predict
+>>>>>>> accel
 
         def update():
             t = torch.randint(0, 1000, (len(x),))
             with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+<<<<<<< HEAD
                 loss = ((run(x, t).sample - torch.randn_like(x)) ** 2).mean()
+=======
+                loss = ((run(x, t) - torch.randn_like(x)) ** 2).mean()
+>>>>>>> accel
             adam.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -203,6 +218,7 @@ def _frozen(folder: str, kind: str, dtype) -> Callable:
     """A network for sampling, that computes in dtype: from states in float32 to noise in float32."""
     unet = _diffusers(folder, kind).eval().requires_grad_(False).to(dtype)
 
+<<<<<<< HEAD
     def network(x, t):
         return SimpleNamespace(sample=unet(x.to(dtype), t).sample.float())
 
@@ -210,12 +226,26 @@ def _frozen(folder: str, kind: str, dtype) -> Callable:
 
 
 def _compiled(unet, kind: str):
+=======
+    def predict(x, t):
+        return unet(x.to(dtype), t, return_dict=False)[0].float()
+
+    run = _compiled(predict, kind) if kind in COMPILED else predict
+    return lambda x, t: SimpleNamespace(sample=run(x, t))
+
+
+def _compiled(predict: Callable, kind: str) -> Callable:
+>>>>>>> accel
     """One program for all batch sizes, as long as torch can."""
     import torch
 
     backend = os.environ.get("ACCELERATOR_BACKEND", "inductor")
     mode = COMPILED[kind] if backend == "inductor" else None
+<<<<<<< HEAD
     network = torch.compile(unet, mode=mode, backend=backend)
+=======
+    network = torch.compile(predict, mode=mode, backend=backend)
+>>>>>>> accel
 
     def run(x, t):
         torch.compiler.cudagraph_mark_step_begin()

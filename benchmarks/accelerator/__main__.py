@@ -57,7 +57,12 @@ def tests(out: Path, seconds: float) -> None:
 
 def sampling(out: Path, seconds: float) -> None:
     """All prepare at once, and are timed one at a time: not before the tests give the GPU's lock back."""
+<<<<<<< HEAD
     end, every = time.monotonic() + seconds, sessions()
+=======
+    end, only = time.monotonic() + seconds, os.environ.get("ACCELERATOR_ONLY", "")
+    every = [session for session in sessions() if re.search(only, session.name)]
+>>>>>>> accel
     pool, folder = ThreadPoolExecutor(2 if DRY else 6), networks(SCRATCH / "networks")
     ready = [pool.submit(session.prepared, folder) for session in every]
     wait(ready, timeout=seconds if DRY else seconds / 2)
@@ -65,12 +70,23 @@ def sampling(out: Path, seconds: float) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for session, future in zip(every, ready):
             left = end - time.monotonic()
+<<<<<<< HEAD
             if left > 5 and future.done():
                 for answer in session.ask(future.result(), min(left - 5, 60)):
                     write(out, part="sampling", **answer)
             else:
                 write(out, part="sampling", contestant=session.name, error="not ready in time")
                 session.stop()  # it would disturb the others
+=======
+            try:
+                if left < 5 or not future.done():
+                    session.stop()  # it would disturb the others
+                    raise TimeoutError("not ready in time")
+                for answer in session.ask(future.result(), min(left - 5, 60)):
+                    write(out, part="sampling", **answer)
+            except OSError as e:  # or its process has died
+                write(out, part="sampling", contestant=session.name, error=str(e))
+>>>>>>> accel
     pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -182,7 +198,10 @@ def main() -> None:
     if arguments.part == "report":
         print(report(arguments.out))
         return
+<<<<<<< HEAD
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+=======
+>>>>>>> accel
     began = time.monotonic()
     parts[arguments.part](arguments.out, arguments.seconds)
     write(arguments.out, part="done", name=arguments.part, seconds=time.monotonic() - began)

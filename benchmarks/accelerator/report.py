@@ -36,7 +36,11 @@ def sampling(found: list[dict]) -> str:
     """Seconds a step of jaxdiff's, and how many times as long the others take."""
     timed = {(r["workload"], r["contestant"]): r for r in found if "seconds" in r}
     failed = {(r["workload"], r["contestant"]) for r in found if "error" in r and "workload" in r}
+<<<<<<< HEAD
     late = sorted({r["contestant"] for r in found if "workload" not in r})
+=======
+    silent = {r["contestant"]: r["error"] for r in found if "workload" not in r}
+>>>>>>> accel
     names = dict.fromkeys(r["contestant"] for r in found)
     others = [n for n in names if n.startswith("torch")]
     rows, variants = [], []
@@ -72,8 +76,12 @@ def sampling(found: list[dict]) -> str:
             "jaxdiff otherwise, × its time as it is (below 1: choose it):",
             table(["workload", "choice", "×"], variants),
         ]
+<<<<<<< HEAD
     if late:
         texts.append(f"Not ready in time: {', '.join(late)}.")
+=======
+    texts += [f"{name}: {error}." for name, error in silent.items()]
+>>>>>>> accel
     alone = [
         r for (w, n), r in timed.items() if n == "jaxdiff" and w.startswith(f"{LARGE} ") and r["batch"] == 1
     ]  # fmt: skip

@@ -104,6 +104,11 @@ class Session:
                 row = self.rows[answer.pop("row")]
                 about = {"contestant": self.name, "workload": str(row)}
                 yield about | dataclasses.asdict(row) | answer
+<<<<<<< HEAD
+=======
+        if process.returncode:
+            raise OSError(f"exit code {process.returncode}")
+>>>>>>> accel
 
     def stop(self) -> None:
         self.stopped = True

@@ -46,16 +46,21 @@ class Pixels:
         at a random place; with `flip`, every other image or so is mirrored. So a run that was
         stopped goes on with the images that it would have had.
         """
-        place = np.arange(step * size, (step + 1) * size)
-        epochs, within = np.divmod(place, len(self.train))
+        epochs, within = np.divmod(np.arange(step * size, (step + 1) * size), len(self.train))
         chosen = [_order(len(self.train), seed, int(e))[i] for e, i in zip(epochs, within)]
         rng = np.random.default_rng([seed, step])
         mirrored = (rng.random(size) < 0.5) & flip
         places = rng.random((size, 2))
         images = np.empty((size, *self.validation.shape[1:]), np.uint8)
+<<<<<<< HEAD
         for image, i, at, mirror in zip(images, chosen, places, mirrored):
             square = _crop(self.train[int(i)], self.size, at)
             image[...] = square[:, ::-1] if mirror else square
+=======
+        for place, (i, at, mirror) in enumerate(zip(chosen, places, mirrored)):
+            square = _crop(self.train[int(i)], self.size, at)
+            images[place] = square[:, ::-1] if mirror else square
+>>>>>>> accel
         return images
 
 
@@ -138,8 +143,16 @@ def prepare(
         temporary = written.with_suffix(".tmp")
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         temporary.replace(written)
+<<<<<<< HEAD
     content = read_json(written)
     _check(folder, content, source, [size, size, channels], crop)
+=======
+    content = json.loads(written.read_text())
+    known = content["source"], content["shape"], "crop" in content
+    if known != (str(source), [size, size, channels], crop):
+        cropped = ", to be cropped" if known[2] else ""
+        raise ValueError(f"{folder}: holds {known[0]} at {known[1]}{cropped}, name another folder")
+>>>>>>> accel
     train, validation = (  # as plain arrays, whose slices cost a fourth
         np.asarray(np.memmap(folder / f"{split}.uint8", np.uint8, "r")) for split in SPLITS
     )

@@ -250,6 +250,8 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
             raise ValueError(f"spacing: expected one of {', '.join(SPACINGS)}, got {spacing!r}")
         return t.astype(np.int64)
 
+    timesteps = times  # diffusers' name
+
     def scalings(self, at: Level) -> Scalings:
         """By `prediction_type`: ε̂, x̂₀, or v̂ = √ᾱ_t·ε − √(1−ᾱ_t)·x₀."""
         match self.config.prediction_type:

@@ -5,7 +5,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.core
@@ -27,7 +27,7 @@ class Choices:
     vmap: bool = True
     unroll: int = 1
     phases: bool = True
-    attention: str | None = None
+    attention: Literal["xla", "cudnn"] | None = None
     options: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
