@@ -22,7 +22,6 @@ from jaxdiff.checkpoints.torch_zip import read_stream
 from jaxdiff.nn.abstract import abstract
 from jaxdiff.nn.song import SongConfig, SongUNet
 
-_DEEPEST = 16  # modules inside modules; EDM has five
 # What the arguments of a network in training say and its function does not depend on.
 _TRAINING = {"augment_dim", "dropout", "label_dropout", "use_fp16"}
 
@@ -85,7 +84,7 @@ def _edm_parts(content: Any) -> tuple[SongConfig, Tensors, dict[str, float]]:
     config = SongConfig(**{k: v for k, v in arguments.items() if k in known})
     tensors = {
         name: tensor
-        for name, tensor in _tensors(model)
+        for name, tensor in _tensors(model, set())
         if not name.endswith("resample_filter") and not name.startswith("map_augment.")
     }
     sigmas = {}
@@ -97,10 +96,11 @@ def _edm_parts(content: Any) -> tuple[SongConfig, Tensors, dict[str, float]]:
     return config, tensors, sigmas
 
 
-def _tensors(module: Thing, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def _tensors(module: Thing, seen: set[int], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of a module and those inside it, as torch's state dictionary has them."""
-    if depth > _DEEPEST:
-        raise ValueError("its modules lie too deep inside each other")
+    if id(module) in seen:  # a file of a few bytes could else have any number of them
+        raise ValueError(f"a {module.kind[:80]} is inside itself, or there twice")
+    seen.add(id(module))
     for kind in ("_parameters", "_buffers"):
         for name, tensor in _dictionary(module, kind).items():
             if isinstance(tensor, Tensor):
@@ -109,7 +109,7 @@ def _tensors(module: Thing, prefix: str = "", depth: int = 0) -> Iterator[tuple[
                 raise ValueError(f"{str(name)[:80]}: expected a tensor")
     for name, inner in _dictionary(module, "_modules").items():
         if isinstance(inner, Thing):
-            yield from _tensors(inner, f"{prefix}{name}.", depth + 1)
+            yield from _tensors(inner, seen, f"{prefix}{name}.")
         elif inner is not None:
             raise ValueError(f"{str(name)[:80]}: expected a module")
 

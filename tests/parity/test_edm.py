@@ -208,7 +208,20 @@ def test_a_module_inside_itself(tmp_path):
     network = EDMPrecond(**DDPMPP)
     network.model.enc["8x8_conv"]._modules["again"] = torch.nn.ModuleList()
     network.model.enc["8x8_conv"]._modules["again"]._modules["0"] = network.model.enc
-    with pytest.raises(ValueError, match="too deep"):
+    with pytest.raises(ValueError, match="inside itself, or there twice"):
+        read_edm(write_edm(tmp_path / "a.pkl", network))
+
+
+def test_modules_without_number(tmp_path):
+    """Twenty levels of a thousand references to the next: a file of a megabyte."""
+    network = EDMPrecond(**DDPMPP)
+    inner = torch.nn.ModuleList()
+    for _ in range(20):
+        outer = torch.nn.ModuleList()
+        outer._modules.update({str(i): inner for i in range(1000)})
+        inner = outer
+    network.model.enc["8x8_conv"]._modules["again"] = inner
+    with pytest.raises(ValueError, match="there twice"):
         read_edm(write_edm(tmp_path / "a.pkl", network))
 
 
