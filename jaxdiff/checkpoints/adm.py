@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.checkpoints.torch_legacy import is_torch_legacy, read_torch_legacy
-from jaxdiff.checkpoints.torch_zip import Tensor, read_torch_zip
+from jaxdiff.checkpoints.tensors import Tensor, Tensors
+from jaxdiff.checkpoints.torch_zip import read_torch_zip
 from jaxdiff.nn.config import UNet2DConfig
-
-Tensors = dict[str, Tensor]
 
 _SIZES = {  # guided-diffusion's own multipliers by image size
     (1, 1, 2, 2, 4, 4): 256,
@@ -62,7 +60,7 @@ def read_adm(
             field of `config` contradicts.
     """
     path = Path(path)
-    tensors = read_torch_legacy(path) if is_torch_legacy(path) else read_torch_zip(path)
+    tensors = read_torch_zip(path)
     config = config or {}
     try:
         if all(name.startswith("module.") for name in tensors):

@@ -7,7 +7,8 @@ Source: Karras et al. 2022 (arXiv 2206.00364).
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import mmap
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxdiff.checkpoints.diffusers import network_from_tensors
-from jaxdiff.checkpoints.pickles import (
-    Held,
-    Name,
-    Stream,
-    Thing,
-    Unpickler,
-    Window,
-    names_of,
-    ordered,
-)
-from jaxdiff.checkpoints.torch_legacy import NAMES, load_stream
-from jaxdiff.checkpoints.torch_zip import Tensor
+from jaxdiff.checkpoints.tensors import Tensor, Tensors
+from jaxdiff.checkpoints.torch_pickle import Refused, Span, Thing, run
+from jaxdiff.checkpoints.torch_zip import read_stream
 from jaxdiff.nn.abstract import abstract
 from jaxdiff.nn.song import SongConfig, SongUNet
 
-_DEEPEST = 16  # modules inside modules; EDM has five
 # What the arguments of a network in training say and its function does not depend on.
 _TRAINING = {"augment_dim", "dropout", "label_dropout", "use_fp16"}
 
@@ -42,7 +33,7 @@ def is_edm(path: str | Path) -> bool:
     return head[:1] == b"\x80" and b"ema" in head and b"_reconstruct_persistent_obj" in head
 
 
-def read_edm(path: str | Path) -> tuple[SongConfig, dict[str, Tensor], dict[str, float]]:
+def read_edm(path: str | Path) -> tuple[SongConfig, Tensors, dict[str, float]]:
     """The configuration, the tensors and the preconditioning of an EDM pickle.
 
     Nothing of the file is executed: tensors, storages, dictionaries and modules as their names
@@ -58,27 +49,25 @@ def read_edm(path: str | Path) -> tuple[SongConfig, dict[str, Tensor], dict[str,
     """
     path = Path(path)
     try:
-        content = Unpickler(Stream(Window(path)), _NAMES).load()
-        return _edm_parts(content)
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as head:
+            return _edm_parts(run(head, _no_storage, _names(path)))
     except OSError:
         raise
     except Exception as e:  # a damaged pickle can raise nearly anything
         raise ValueError(f"{path}: not a checkpoint of EDM, damaged, or asks for code: {e}") from e
 
 
-def song_from_tensors(
-    config: SongConfig, tensors: Mapping[str, Tensor], dtype: Any = jnp.float32
-) -> SongUNet:
+def song_from_tensors(config: SongConfig, tensors: Tensors, dtype: Any = jnp.float32) -> SongUNet:
     """A SongUNet holding `tensors` (EDM's names and layout), which are read a few at a time.
 
     Raises:
         ValueError: lists every missing, unexpected and misshapen tensor.
     """
     network = abstract(lambda rngs: SongUNet(config, rngs=rngs))
-    return network_from_tensors(network, dict(tensors), dtype)
+    return network_from_tensors(network, tensors, dtype)
 
 
-def _edm_parts(content: Any) -> tuple[SongConfig, dict[str, Tensor], dict[str, float]]:
+def _edm_parts(content: Any) -> tuple[SongConfig, Tensors, dict[str, float]]:
     network = content.get("ema") if isinstance(content, dict) else None
     if not isinstance(network, Thing):
         raise ValueError("it has no network under 'ema'")
@@ -95,7 +84,7 @@ def _edm_parts(content: Any) -> tuple[SongConfig, dict[str, Tensor], dict[str, f
     config = SongConfig(**{k: v for k, v in arguments.items() if k in known})
     tensors = {
         name: tensor
-        for name, tensor in _tensors(model)
+        for name, tensor in _tensors(model, set())
         if not name.endswith("resample_filter") and not name.startswith("map_augment.")
     }
     sigmas = {}
@@ -107,10 +96,11 @@ def _edm_parts(content: Any) -> tuple[SongConfig, dict[str, Tensor], dict[str, f
     return config, tensors, sigmas
 
 
-def _tensors(module: Thing, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def _tensors(module: Thing, seen: set[int], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of a module and those inside it, as torch's state dictionary has them."""
-    if depth > _DEEPEST:
-        raise ValueError("its modules lie too deep inside each other")
+    if id(module) in seen:  # a file of a few bytes could else have any number of them
+        raise ValueError(f"a {module.kind[:80]} is inside itself, or there twice")
+    seen.add(id(module))
     for kind in ("_parameters", "_buffers"):
         for name, tensor in _dictionary(module, kind).items():
             if isinstance(tensor, Tensor):
@@ -119,7 +109,7 @@ def _tensors(module: Thing, prefix: str = "", depth: int = 0) -> Iterator[tuple[
                 raise ValueError(f"{str(name)[:80]}: expected a tensor")
     for name, inner in _dictionary(module, "_modules").items():
         if isinstance(inner, Thing):
-            yield from _tensors(inner, f"{prefix}{name}.", depth + 1)
+            yield from _tensors(inner, seen, f"{prefix}{name}.")
         elif inner is not None:
             raise ValueError(f"{str(name)[:80]}: expected a module")
 
@@ -135,29 +125,36 @@ def _persistent(meta: Any) -> Thing:
     """An object that EDM would rebuild by running `meta["module_src"]`."""
     if not isinstance(meta, dict) or not isinstance(meta.get("class_name"), str):
         raise ValueError("an object without the name of its class")
-    thing = Thing(meta["class_name"])
     if not isinstance(state := meta.get("state"), dict):
-        raise ValueError(f"the state of {thing.kind[:80]} is no dictionary")
-    thing.state = state
-    return thing
+        raise ValueError(f"the state of {meta['class_name'][:80]} is no dictionary")
+    return Thing(meta["class_name"], state)
 
 
-def _storage(content: Any) -> Any:
-    if isinstance(content, bytes):
-        return load_stream(Held(content))
-    if isinstance(content, Window):
-        return load_stream(content)
-    raise ValueError("a storage that is no bytes")
+def _no_storage(*_):
+    raise Refused("it refers to another file")
 
 
-_NAMES = {
-    **NAMES,
-    ("torch.storage", "_load_from_bytes"): Name(_storage),
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): Name(_persistent),
-    ("dnnlib.util", "EasyDict"): Name(ordered),
-    ("builtins", "set"): Name(names_of),
-    **{
-        ("torch.nn.modules.container", name): Name(partial(Thing, name))
+def _names(path: Path) -> dict[str, Callable[..., Any]]:
+    """What stands for the calls of an EDM pickle."""
+
+    def storage(content):  # a storage's `bytes` are a file of torch's in themselves
+        if type(content) is not Span:
+            raise Refused("a storage that is no bytes")
+        return read_stream(path, *content)
+
+    containers = {
+        f"torch.nn.modules.container {name}": partial(Thing, name)
         for name in ("ModuleDict", "ModuleList", "Sequential")
-    },
-}
+    }
+    return containers | {
+        "torch.storage _load_from_bytes": storage,
+        "torch_utils.persistence _reconstruct_persistent_obj": _persistent,
+        "dnnlib.util EasyDict": lambda: {},
+        "builtins set": _strings,
+    }
+
+
+def _strings(items: Any = ()) -> set[str]:
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise Refused("a set of other things than strings")
+    return set(items)

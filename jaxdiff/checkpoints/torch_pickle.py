@@ -8,9 +8,9 @@ strings, and hashes nothing but strings and the memo's integers.
 import dataclasses
 import math
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -37,6 +37,7 @@ _LITERALS = {
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BINSTRING", "SHORT_BINSTRING"),
 }
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_BYTES = {"SHORT_BINBYTES": 2, "BINBYTES": 5, "BINBYTES8": 9}  # and the bytes before the object's
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -54,14 +55,35 @@ class Storage:
     start: int = 0  # in bytes
 
 
+@dataclasses.dataclass
+class Thing:
+    """An object of a file, as what it is: the name of its class, and its state."""
+
+    kind: str
+    state: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Span(NamedTuple):
+    """Where a file holds a `bytes` object."""
+
+    start: int
+    size: int
+
+
 class _Name(str):
     """A name that a pickle asks for, of the closed list: no string of a pickle is one."""
 
 
-def run(file: IO[bytes], storage: Callable[[np.dtype, str, int], Storage]) -> Any:
+def run(
+    file: Any,
+    storage: Callable[[np.dtype, str, int], Storage],
+    names: Mapping[str, Callable[..., Any]] = {},
+) -> Any:
     """What the next pickle of `file` describes, with `Tensor`s for its tensors.
 
-    `storage` finds the numbers of a dtype, a key, and a count, which the file names.
+    `storage` finds the numbers of a dtype, a key, and a count, which the file names. `names` has
+    further names ("module name") and what stands for a call of each: functions of ours. A `bytes`
+    object is its `Span` in `file`.
 
     Raises:
         Refused: for an operation, a name or a type that no dictionary of tensors needs.
@@ -76,8 +98,8 @@ def run(file: IO[bytes], storage: Callable[[np.dtype, str, int], Storage]) -> An
         del stack[start:]
         return items
 
-    argument: Any
-    for operation, argument, _ in pickletools.genops(file):
+    operations: Any = pickletools.genops(file)
+    for operation, argument, position in operations:
         match operation.name:
             case "PROTO" | "FRAME":
                 pass
@@ -93,6 +115,13 @@ def run(file: IO[bytes], storage: Callable[[np.dtype, str, int], Storage]) -> An
                 stack.append({})
             case "EMPTY_LIST":
                 stack.append([])
+            case "EMPTY_SET":
+                stack.append(set())
+            case "ADDITEMS":
+                items = above_mark()
+                _expect(stack[-1], set).update(_expect(item, str) for item in items)
+            case prefixed if prefixed in _BYTES:
+                stack.append(Span(position + _BYTES[prefixed], len(argument)))
             case "TUPLE":
                 stack.append(tuple(above_mark()))
             case short if short in _TUPLES:
@@ -114,18 +143,22 @@ def run(file: IO[bytes], storage: Callable[[np.dtype, str, int], Storage]) -> An
             case "BINGET" | "LONG_BINGET" | "GET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                stack.append(_allowed(argument))
+                stack.append(_allowed(argument, names))
             case "STACK_GLOBAL":
                 name, module = _expect(stack.pop(), str), _expect(stack.pop(), str)
-                stack.append(_allowed(f"{module} {name}"))
+                stack.append(_allowed(f"{module} {name}", names))
             case "REDUCE":
                 arguments = _expect(stack.pop(), tuple)
-                stack.append(_reduce(stack.pop(), arguments))
-            case (
-                "BUILD"
-            ):  # the attribute `_metadata` of a module's ordered dictionary, which is dropped
-                stack.pop()
-                _expect(stack[-1], dict)
+                stack.append(_reduce(stack.pop(), arguments, names))
+            case "NEWOBJ" if names:
+                arguments = _expect(stack.pop(), tuple)
+                stack.append(_reduce(stack.pop(), arguments, names))
+            case "BUILD":
+                state, target = stack.pop(), stack[-1]
+                if type(target) is Thing:
+                    target.state = _expect(state, dict)
+                else:  # the attribute `_metadata` of a module's ordered dictionary, which is dropped
+                    _expect(target, dict)
             case "BINPERSID":
                 stack.append(_persistent(stack.pop(), storage))
             case other:
@@ -159,8 +192,8 @@ def _expect(value, kind: type):
     return value
 
 
-def _allowed(name: str) -> _Name:
-    if name not in (_TENSOR, _PARAMETER, _ORDERED, *_STORAGES):
+def _allowed(name: str, names: Mapping) -> _Name:
+    if name not in (_TENSOR, _PARAMETER, _ORDERED, *_STORAGES, *names):
         raise Refused(f"{name[:80].replace(' ', '.')} is not allowed")
     return _Name(name)
 
@@ -171,8 +204,10 @@ def _count(value) -> int:
     return value
 
 
-def _reduce(function, arguments: tuple):
-    match _expect(function, _Name), arguments:
+def _reduce(function, arguments: tuple, names: Mapping):
+    if _expect(function, _Name) in names:
+        return names[function](*arguments)
+    match function, arguments:
         case str(name), () if name == _ORDERED:
             return {}
         case str(name), (Tensor() as tensor, *_) if name == _PARAMETER:

@@ -4,6 +4,7 @@ import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def read_torch_zip(path: Path) -> Tensors:
     try:
         with open(path, "rb") as file:
             archive = file.read(2) == b"PK"
-        state = (_archive if archive else _legacy)(path)
+        state = (_archive if archive else read_stream)(path)
     except Exception as e:  # zipfile and pickletools raise nearly anything for a damaged file
         reason = e if isinstance(e, ValueError) else f"{type(e).__name__} {e}"
         raise ValueError(f"{path}: holds something besides tensors, or is damaged: {reason}") from e
@@ -72,8 +73,15 @@ def _archive(path: Path):
         return run(io.BytesIO(content(pickles[0])), storage)
 
 
-def _legacy(path: Path):
-    """Five pickles: a number, a version, a machine, the object, the storages' keys; the storages."""
+def read_stream(path: Path, start: int = 0, size: int | None = None) -> Any:
+    """The object of a stream of pickles, torch's form before 1.6, in a part of a file.
+
+    A number, a version, a machine, the object, the storages' keys; each storage's size and numbers.
+
+    Raises:
+        Exception: of nearly any kind, for a stream that is damaged or holds anything but tensors.
+    """
+    end = path.stat().st_size if size is None else start + size
     storages: dict[str, Storage] = {}
 
     def storage(dtype: np.dtype, key: str, count: int) -> Storage:
@@ -83,7 +91,8 @@ def _legacy(path: Path):
         return found
 
     with open(path, "rb") as file:
-        head = io.BytesIO(file.read(limits.PICKLE_BYTES))
+        file.seek(start)
+        head = io.BytesIO(file.read(min(limits.PICKLE_BYTES, end - start)))
         if run(head, storage) != _MAGIC or run(head, storage) != _PROTOCOL:
             raise Refused("no file of torch.save")
         machine, state, keys = (run(head, storage) for _ in range(3))
@@ -91,7 +100,7 @@ def _legacy(path: Path):
             raise Refused("written on a big-endian machine, which is not supported")
         if type(keys) is not list or sorted(keys) != sorted(storages):
             raise Refused("other storages than its tensors name")
-        start = head.tell()
+        start += head.tell()
         for key in keys:
             file.seek(start)
             found = storages[key]
@@ -99,6 +108,6 @@ def _legacy(path: Path):
                 raise Refused(f"the storage {key[:80]!r} is cut short")
             found.start = start + 8
             start = found.start + found.size * found.dtype.itemsize
-    if start > path.stat().st_size:
+    if start > end:
         raise Refused("the file is cut short")
     return state

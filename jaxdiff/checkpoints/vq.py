@@ -1,20 +1,20 @@
 """Read the decoder of a latent diffusion checkpoint: diffusers' VQModel."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
-from jaxdiff.checkpoints.diffusers import _open_weights, network_from_tensors
+from jaxdiff.checkpoints.diffusers import network_from_tensors
 from jaxdiff.checkpoints.sources import finder
-from jaxdiff.checkpoints.torch_zip import Tensor
+from jaxdiff.checkpoints.tensors import Tensors
+from jaxdiff.checkpoints.weights import open_weights
 from jaxdiff.nn.abstract import abstract
 from jaxdiff.nn.vq import VQConfig, VQModel
 from jaxdiff.util.files import read_json
 
 
-def read_vq(source: str | Path) -> tuple[VQConfig, dict[str, Tensor]]:
+def read_vq(source: str | Path) -> tuple[VQConfig, Tensors]:
     """The configuration and the tensors of a VQModel: in `vqvae/` of a checkpoint, or alone.
 
     Args:
@@ -32,19 +32,17 @@ def read_vq(source: str | Path) -> tuple[VQConfig, dict[str, Tensor]]:
         config = VQConfig.from_dict(read_json(path))
     except ValueError as e:
         raise ValueError(f"{path}: no decoder of latents: {e}") from e
-    tensors = _open_weights(source, find, prefix)
+    tensors = open_weights(source, find, prefix)
     if not any(name.startswith("decoder.") for name in tensors):
         raise ValueError(f"{source}: the weights of {prefix or 'the VQModel'} have no decoder")
     return config, tensors
 
 
-def vq_from_tensors(
-    config: VQConfig, tensors: Mapping[str, Tensor], dtype: Any = jnp.float32
-) -> VQModel:
+def vq_from_tensors(config: VQConfig, tensors: Tensors, dtype: Any = jnp.float32) -> VQModel:
     """A VQModel holding `tensors` (torch's names and layout), which are read a few at a time.
 
     Raises:
         ValueError: lists every missing, unexpected and misshapen tensor.
     """
     network = abstract(lambda rngs: VQModel(config, rngs=rngs))
-    return network_from_tensors(network, dict(tensors), dtype)
+    return network_from_tensors(network, tensors, dtype)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from diffusers import UNet2DModel
 
-from jaxdiff.checkpoints.torch_zip import Tensor
+from jaxdiff.checkpoints.tensors import Tensor
 
 
 def torch_unet(config: dict, seed: int = 0) -> UNet2DModel:

@@ -17,7 +17,7 @@ from jaxdiff.checkpoints.adm import (
     to_diffusers,
 )
 from jaxdiff.checkpoints.diffusers import unet_from_tensors
-from jaxdiff.checkpoints.torch_zip import Tensor
+from jaxdiff.checkpoints.tensors import Tensor
 from tests.parity.adm import ADM, FFHQ, IMAGENET
 from tests.parity.reference import lazy, nchw, seeded
 from tests.parity.test_unet import forward_and_gradient, relative

@@ -72,7 +72,7 @@ def test_the_published_networks_are_whole(wiring):
     """Names and shapes at edm-ffhq-64x64's size, of networks without memory."""
     from flax import nnx
 
-    from jaxdiff.checkpoints.diffusers import torch_name, torch_shape
+    from jaxdiff.checkpoints.names import torch_name, torch_shape
     from jaxdiff.nn.abstract import abstract
     from jaxdiff.nn.song import SongUNet as Ours
 
@@ -208,7 +208,20 @@ def test_a_module_inside_itself(tmp_path):
     network = EDMPrecond(**DDPMPP)
     network.model.enc["8x8_conv"]._modules["again"] = torch.nn.ModuleList()
     network.model.enc["8x8_conv"]._modules["again"]._modules["0"] = network.model.enc
-    with pytest.raises(ValueError, match="too deep"):
+    with pytest.raises(ValueError, match="inside itself, or there twice"):
+        read_edm(write_edm(tmp_path / "a.pkl", network))
+
+
+def test_modules_without_number(tmp_path):
+    """Twenty levels of a thousand references to the next: a file of a megabyte."""
+    network = EDMPrecond(**DDPMPP)
+    inner = torch.nn.ModuleList()
+    for _ in range(20):
+        outer = torch.nn.ModuleList()
+        outer._modules.update({str(i): inner for i in range(1000)})
+        inner = outer
+    network.model.enc["8x8_conv"]._modules["again"] = inner
+    with pytest.raises(ValueError, match="there twice"):
         read_edm(write_edm(tmp_path / "a.pkl", network))
 
 
@@ -222,3 +235,30 @@ def test_labels_are_checked():
         unet(jnp.zeros((1, 8, 8, 3)), 0.5)
     with pytest.raises(ValueError, match=r"expected \[n, H, W, 3\]"):
         unet(jnp.zeros((1, 8, 8, 1)), 0.5, np.zeros(1, int))
+
+
+def nested(call: bytes) -> bytes:
+    """A pickle whose call gets a tuple of itself, thirty deep: to hash it would take 2³⁰ steps."""
+    deep = b"K\x01\x85" + b"q\x00h\x00\x86" * 30
+    return b"\x80\x02X\x03\x00\x00\x00ema" + call.replace(b"DEEP", deep) + b"."
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        nested(b"cbuiltins\nset\n]DEEPa\x85R"),
+        nested(b"\x8fDEEP\x8c"),
+        nested(b"\x8f(DEEP\x90"),
+        nested(b"cdnnlib.util\nEasyDict\n](DEEPK\x01\x86e\x85R"),
+        nested(b"}DEEPK\x01s"),
+        b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x.",
+        b"\x80\x02ctorch.storage\n_load_from_bytes\nK\x01\x85R.",
+        b"\x80\x02ctorch.nn.modules.container\nModuleDict\n)\x81K\x01b.",
+        b"\x80\x02ctorch.nn.modules.container\nModuleDict\n}\x86b.",
+    ],
+    ids=range(9),
+)
+def test_what_asks_for_time_or_memory(hostile, tmp_path):
+    (tmp_path / "a.pkl").write_bytes(hostile)
+    with pytest.raises(ValueError, match=r"a\.pkl: "):
+        read_edm(tmp_path / "a.pkl")

@@ -10,7 +10,8 @@ from diffusers import VQModel as TorchVQ
 from flax import nnx
 
 import jaxdiff as jd
-from jaxdiff.checkpoints.diffusers import torch_name, torch_shape, unet_from_tensors
+from jaxdiff.checkpoints.diffusers import unet_from_tensors
+from jaxdiff.checkpoints.names import torch_name, torch_shape
 from jaxdiff.nn.abstract import abstract
 from jaxdiff.nn.unet import abstract_unet
 from jaxdiff.nn.vq import VQConfig, VQModel

@@ -12,7 +12,7 @@ from diffusers import VQModel as TorchVQ
 from flax import nnx
 from safetensors.torch import load_file, save_file
 
-from jaxdiff.checkpoints.diffusers import to_torch_layout, torch_name
+from jaxdiff.checkpoints.names import to_torch_layout, torch_name
 from jaxdiff.checkpoints.vq import read_vq, vq_from_tensors
 from jaxdiff.nn.vq import VQConfig, VQModel
 from tests.conftest import in_a_hurry
