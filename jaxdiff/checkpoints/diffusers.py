@@ -143,6 +143,10 @@ def convert(
     }.items():
         if path is not None:
             contents[name] = partial(shutil.copyfile, path)
+    for name in keep:  # a table that is there is of the weights that go
+        if name not in contents and (stale := Path(folder) / name).exists():
+            aside = stale.replace(stale.with_name(f"{name}.before"))
+            warnings.warn(f"{stale}: not of these weights, it is {aside.name} now", stacklevel=2)
     write_checkpoint(folder, contents)
 
 

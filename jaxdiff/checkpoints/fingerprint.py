@@ -50,5 +50,5 @@ def _contents(part) -> tuple[Any, list]:
 
 def _digest(leaf) -> str:
     array = np.asarray(leaf, order="C")
-    digest = hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+    digest = hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
     return f"{array.dtype.name} {array.shape} {digest}"

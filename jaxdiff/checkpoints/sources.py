@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import (
     _CACHED_NO_EXIST,
@@ -69,7 +70,7 @@ def scheduler_of_run(folder: Path) -> Path | None:
 def _on_hub(source: str) -> Callable[[str], Path | None]:
     # Without a connection, huggingface_hub tries for half a minute for each file.
     offline = constants.HF_HUB_OFFLINE
-    options = {} if offline or _answers(source) else {"local_files_only": True}
+    options: dict[str, Any] = {} if offline or _answers(source) else {"local_files_only": True}
 
     def find(name: str) -> Path | None:
         try:

@@ -76,6 +76,7 @@ def run(file: IO[bytes], storage: Callable[[np.dtype, str, int], Storage]) -> An
         del stack[start:]
         return items
 
+    argument: Any
     for operation, argument, _ in pickletools.genops(file):
         match operation.name:
             case "PROTO" | "FRAME":

@@ -56,7 +56,7 @@ def open_file(path: Path) -> Tensors:
 
 def _open_shards(index: Path, find: Callable[[str], Path | None]) -> Tensors:
     weight_map = read_json(index).get("weight_map")
-    shards = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
+    shards = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not shards or not all(isinstance(s, str) and len(s) < 200 for s in shards):
         raise ValueError(f"{index}: expected a weight_map from names to files")
     tensors: Tensors = {}
@@ -82,16 +82,12 @@ def _open_safetensors(path: Path) -> Tensors:
         except SafetensorError as e:
             raise damaged(e) from e
 
+    def tensor(name, header):
+        kind = str(header.get_dtype())
+        return Tensor(tuple(header.get_shape()), partial(read, name), _DTYPES.get(kind, kind))
+
     try:
         with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}
-            return {
-                name: Tensor(
-                    tuple(s.get_shape()),
-                    partial(read, name),
-                    _DTYPES.get(s.get_dtype(), s.get_dtype()),
-                )
-                for name, s in slices.items()
-            }
+            return {name: tensor(name, file.get_slice(name)) for name in file.keys()}
     except SafetensorError as e:
         raise damaged(e) from e
