@@ -3,7 +3,7 @@
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ from jaxdiff.util.together import write_together
 _READERS = 4  # threads
 _SCHEDULER = "scheduler_config.json"
 _INDEX = "model_index.json"
+
+Contents = Mapping[str, Callable[[Path], Any]]  # files by name, with what writes each
 
 
 def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Schedule]:
@@ -105,11 +107,17 @@ def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
         return nnx.merge(graph, nnx.from_flat_state(list(pool.map(read, params))))
 
 
-def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
+def save(
+    folder: str | Path, unet: UNet2D, schedule: Schedule, *, beside: Contents | None = None
+) -> None:
     """Write a folder that `jd.load`, `UNet2DModel.from_pretrained` and `DDPMPipeline` read.
 
     All files lie flat in `folder`. They replace files of the same names as one: whenever the process
     is stopped, the folder holds all of the old ones or all of the new. Other files are left alone.
+
+    Args:
+        beside: further files that belong to these weights, such as a model card: names, each with
+            the function that writes it to a path.
 
     Raises:
         FileExistsError: where `folder` has a `unet/`, which would be loaded instead.
@@ -123,7 +131,7 @@ def save(folder: str | Path, unet: UNet2D, schedule: Schedule) -> None:
         ...     sorted(p.name for p in Path(folder).iterdir())[:2]
         ['config.json', 'diffusion_pytorch_model.safetensors']
     """
-    write_checkpoint(folder, checkpoint_files(unet, schedule))
+    _write(folder, {**_contents(unet, schedule), **(beside or {})})
 
 
 def convert(
@@ -135,7 +143,7 @@ def convert(
         What `load` and `save` raise.
     """
     files = _find_files(source)
-    contents = checkpoint_files(*_load(source, files, jnp.dtype(dtype)))
+    contents = _contents(*_load(source, files, jnp.dtype(dtype)))
     for name, path in {
         _SCHEDULER: files.scheduler,
         _INDEX: files.index,
@@ -147,18 +155,11 @@ def convert(
         if name not in contents and (stale := Path(folder) / name).exists():
             aside = stale.replace(stale.with_name(f"{name}.before"))
             warnings.warn(f"{stale}: not of these weights, it is {aside.name} now", stacklevel=2)
-    write_checkpoint(folder, contents)
+    _write(folder, contents)
 
 
-Contents = dict[str, Callable[[Path], Any]]
-
-
-def checkpoint_files(unet: UNet2D, schedule: Schedule) -> Contents:
-    """The names of a flat checkpoint's files, each with the function that writes it.
-
-    Raises:
-        ValueError: for weights that are not finite.
-    """
+def _contents(unet: UNet2D, schedule: Schedule) -> dict[str, Callable[[Path], Any]]:
+    """The names of a flat checkpoint's files, each with the function that writes it."""
     tensors = {
         torch_name(path): to_torch_layout(path, np.asarray(param[...]))
         for path, param in nnx.to_flat_state(nnx.state(unet, nnx.Param))
@@ -183,12 +184,7 @@ def checkpoint_files(unet: UNet2D, schedule: Schedule) -> Contents:
     }
 
 
-def write_checkpoint(folder: str | Path, contents: Contents) -> None:
-    """Write the files of a flat checkpoint as one.
-
-    Raises:
-        FileExistsError: where `folder` has a `unet/`, which would be loaded instead.
-    """
+def _write(folder: str | Path, contents: Contents) -> None:
     folder = Path(folder)
     if (folder / "unet").exists():
         raise FileExistsError(

@@ -1,13 +1,13 @@
 """What a run of training is shown as: a diffusers folder with a card, samples and the loss."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 import jaxdiff as jd
 from jaxdiff import plot
-from jaxdiff.checkpoints.diffusers import checkpoint_files, write_checkpoint
 from jaxdiff.data.images import write_image
 from jaxdiff.data.pixels import Pixels
 
@@ -18,7 +18,7 @@ def export(model: Path, denoiser: jd.Denoiser, rows: list[dict], card: str, samp
     They replace those of the last export as one: no card says of weights what it says of others.
     """
     figure = plot.training(rows)
-    contents = checkpoint_files(denoiser.unet, denoiser.schedule) | {
+    beside: dict[str, Any] = {
         "loss.png": lambda path: figure.savefig(path, dpi=110, format="png"),
         "README.md": lambda path: path.write_text(card, encoding="utf-8"),
     }
@@ -26,8 +26,8 @@ def export(model: Path, denoiser: jd.Denoiser, rows: list[dict], card: str, samp
         steps = denoiser.schedule.steps(50)
         images = jd.sample(jd.DDIM(denoiser), steps, key=jax.random.key(0), n=16)
         grid = plot.grid(np.asarray(images))
-        contents["samples.png"] = lambda path: write_image(path, grid)
-    write_checkpoint(model, contents)
+        beside["samples.png"] = lambda path: write_image(path, grid)
+    jd.save(model, denoiser.unet, denoiser.schedule, beside=beside)
 
 
 def model_card(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxdiff.util import limits
+
 
 def replace_file(path: Path, write: Callable[[str], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
@@ -28,6 +30,7 @@ def replace_file(path: Path, write: Callable[[str], Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A file that holds a JSON object; a ValueError for any other."""
+    limits.check(f"{path}: bytes", path.stat().st_size, "JSON_BYTES")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as e:  # UnicodeDecodeError among them

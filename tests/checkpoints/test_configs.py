@@ -153,6 +153,11 @@ def test_no_json(name, text, folder):
     refused(folder, name)
 
 
+def test_a_json_of_another_size(folder, monkeypatch):
+    monkeypatch.setattr(limits, "JSON_BYTES", 100)
+    refused(folder, r"config\.json: bytes: expected at most 100, .* JAXDIFF_MAX_JSON_BYTES")
+
+
 def test_json_of_windows(folder):
     path = folder / "config.json"
     path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
