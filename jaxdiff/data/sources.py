@@ -175,7 +175,9 @@ def _rows(table: Path, read: Callable) -> list[tuple[str, Source]]:
 
 
 def _cell(read: Callable, table: Path, column: str, group: int, row: int) -> io.BytesIO:
-    value = read(table, column, group)[row].as_py()
+    values = read(table, column, group)
+    with reading(table, "a .parquet file"):
+        value = values[row].as_py()
     if value is None:
         raise ValueError("has no bytes")
     return io.BytesIO(value)

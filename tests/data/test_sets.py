@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxdiff import data
 from jaxdiff.data.pixels import prepare
-from jaxdiff.data.sources import training_images
+from jaxdiff.data.sources import _cell, training_images
 from jaxdiff.util import limits
 
 
@@ -235,6 +235,12 @@ def test_parquet_by_parts(tmp_path):
         table(tmp_path / "flat", column=[picture(v) for v in range(7)]), tmp_path / "f", 16
     )
     assert sorted([*flat.train[:, 0, 0, 0], *flat.validation[:, 0, 0, 0]]) == list(range(7))
+
+
+def test_a_row_that_is_not_there(tmp_path):
+    """Of a damaged file, whose header claims it."""
+    with pytest.raises(ValueError, match=r"t\.parquet: not readable as a \.parquet file"):
+        _cell(lambda *_: [], tmp_path / "t.parquet", "image", 0, 3)
 
 
 def test_parquet_without_images(tmp_path):
