@@ -89,9 +89,9 @@ def precision(out: Path, seconds: float) -> None:
 
     cache_compiled_programs()
     many, count = (4, 2) if DRY else (32, 50)
-    denoiser, photograph = jd.Denoiser(*jd.load("faces64")), data.example()
-    steps = denoiser.schedule.steps(count)
-    blur = jd.operators.Blur(data.motion_kernel(17, seed=0), (64, 64))
+    denoiser = jd.Denoiser(*jd.load(networks(SCRATCH / "networks") / SMALL))
+    steps, photograph = denoiser.schedule.steps(count), data.example(SIZES[SMALL])
+    blur = jd.operators.Blur(data.motion_kernel(9, seed=0), photograph.shape[:2])
     noise = np.random.default_rng(0).standard_normal(photograph.shape)
     y = np.asarray(blur(photograph) + SIGMA * noise, np.float32)
     table = jd.SpectralCovariance.load("faces64")
