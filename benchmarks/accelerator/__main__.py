@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -172,6 +173,7 @@ def train(out: Path, seconds: float) -> None:
         config = run.with_name("config.json")
         config.write_text(json.dumps(TINY))
         command += ["--config", str(config)]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background would have it ignored
     os.execv(sys.executable, [*command, *os.environ.get("ACCELERATOR_TRAIN", "").split()])
 
 
