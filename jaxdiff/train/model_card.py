@@ -9,7 +9,7 @@ import jaxdiff as jd
 from jaxdiff import plot
 from jaxdiff.data.images import write_image
 from jaxdiff.data.pixels import Pixels
-from jaxdiff.util.files import replace_file
+from jaxdiff.util.files import replace_file, write_text
 
 
 def export(model: Path, denoiser: jd.Denoiser, rows: list[dict], card: str, sample: bool) -> None:
@@ -21,7 +21,7 @@ def export(model: Path, denoiser: jd.Denoiser, rows: list[dict], card: str, samp
         replace_file(model / "samples.png", lambda p: write_image(p, plot.grid(np.asarray(images))))
     figure = plot.training(rows)
     replace_file(model / "loss.png", lambda p: figure.savefig(p, dpi=110, format="png"))
-    replace_file(model / "README.md", lambda p: Path(p).write_text(card))
+    write_text(model / "README.md", card)
 
 
 def model_card(
