@@ -159,14 +159,14 @@ def ratio(row: dict, name: str) -> float:
 def from_a_shell(repeats: int) -> dict[str, float]:
     """Seconds of `jaxdiff restore` for one image, a process each: nothing on disk yet, then again."""
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
-    command = [sys.executable, "-m", "jaxdiff.cli", *"restore --samples 1 --out restored".split()]
+    command = [sys.executable, "-m", "jaxdiff.cli", *"restore --samples 1 --out".split()]
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             for kind in seconds:
                 started = time.perf_counter()
                 environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"}
                 subprocess.run(
-                    command, cwd=folder, env=environment, capture_output=True, check=True
+                    [*command, kind], cwd=folder, env=environment, capture_output=True, check=True
                 )
                 seconds[kind].append(time.perf_counter() - started)
     return {kind: statistics.median(values) for kind, values in seconds.items()}

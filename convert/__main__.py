@@ -9,12 +9,13 @@ from rich.table import Table
 
 from jaxdiff.cli.options import DtypeOption, ForceOption
 from jaxdiff.cli.priors import convert_checkpoint
-from jaxdiff.cli.terminal import fail, run_app
+from jaxdiff.cli.terminal import application, command, fail, run_app
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = application(add_completion=False)
 
 
 @app.command()
+@command
 def convert(
     source: Annotated[str, typer.Argument(help="A diffusers folder or a hub id.")],
     destination: Annotated[Path, typer.Argument(help="The folder to write.")],

@@ -1,6 +1,7 @@
 """The command line, as its user meets it: in an empty folder."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -54,13 +55,54 @@ def photo(tmp_path):
     return path
 
 
-def test_help(run):
-    for command in (
-        [],
-        *([c] for c in ("restore", "evaluate", "sample", "calibrate", "train", "convert")),
-    ):
-        code, out, _ = run(*command, "--help")
-        assert code == 0 and "Usage" in out
+COMMANDS = ("restore", "evaluate", "sample", "calibrate", "train", "convert")
+
+
+def test_help(run, monkeypatch):
+    """Every option with a default shows it, also those that depend on other options."""
+    monkeypatch.setenv("COLUMNS", "200")
+    for command in ([], *([c] for c in COMMANDS)):
+        for flag in ("--help", "-h"):
+            code, out, _ = run(*command, flag)
+            assert code == 0 and "Usage" in out
+    shown = {c: " ".join(run(c, "--help")[1].split()) for c in COMMANDS}
+    for command, defaults in {
+        "restore": (
+            "10/255 with --degrade",
+            "motion:9,0",
+            "10 for spectral",
+            "100 for dps-adaptive",
+        ),
+        "evaluate": ("20,50,100", "all; spectral where", "evaluation"),
+        "sample": ("16", "ddpm", "samples.png", "faces64"),
+        "calibrate": ("256, or 64 samples", "25", "the model's"),
+        "train": ("50000", "0.0003", "small, or that of --init", "random weights"),
+        "convert": ("float32",),
+    }.items():
+        for default in defaults:
+            assert re.search(rf"\[default: [^]]*{re.escape(default)}", shown[command]), default
+
+
+def test_version(run):
+    code, out, _ = run("--version")
+    assert code == 0 and out == f"jaxdiff {jd.__version__}\n"
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**63, -1])
+@pytest.mark.parametrize("command", [["restore"], ["sample"], ["train", "x", "--out", "y"]])
+def test_a_seed_that_jax_lacks(command, seed, run):
+    code, _, err = run(*command, "--seed", seed)
+    assert code == 2 and "--seed" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("platforms", ["nothing", "cuda", "tpu"])
+def test_no_device(platforms, tmp_path):
+    command = [sys.executable, "-m", "jaxdiff.cli", "sample", "--n", "1", "--steps", "2"]
+    environment = os.environ | {"JAX_PLATFORMS": platforms, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"no device for JAX_PLATFORMS={platforms}" in last
 
 
 def test_demo_beats_the_degraded_image_and_the_wiener_filter(run, tmp_path):
@@ -115,6 +157,7 @@ def test_other_cameras(run, photo, tmp_path, operator, shape, fast):
 def test_calibrate(run, tmp_path, tiny):
     """Beside a checkpoint that diffusers then still loads; restore then uses it by itself."""
     assert run("convert", tiny, "model")[0] == 0
+    (tmp_path / "model/spectral_covariance.safetensors").unlink()
     for name in SPECTRAL:
         code, _, err = run("restore", "--model", "model", "--sampler", name)
         assert code == 2 and "jaxdiff calibrate" in err
@@ -159,7 +202,7 @@ def test_memory_and_precision(run, tmp_path, tiny, fast):
     """Neither changes what a CPU computes."""
     pixels = []
     for options in ([], ["--remat", "--precision", "highest"]):
-        code, _, err = run("restore", "--sampler", "dps", *fast, *options)
+        code, _, err = run("restore", "--sampler", "dps", "--overwrite", *fast, *options)
         assert code == 0, err
         with Image.open(tmp_path / "restored" / "restored.png") as picture:
             pixels.append(np.asarray(picture).astype(int))
@@ -187,7 +230,8 @@ def test_folder_with_a_bad_image(run, tmp_path, fast):
     assert len(err.strip().splitlines()) == 3 and "Traceback" not in err
     for part in ("b.png", "grey.png: has 1 channels", "wide.png: is 64×80", "--fit"):
         assert part in err
-    assert {p.name for p in (tmp_path / "r").iterdir()} == {"a", "c", "metrics.json"}
+    written = {p.name for p in (tmp_path / "r").iterdir()}
+    assert written == {"a", "c", "metrics.json", "settings.json", ".lock"}
     report = json.loads((tmp_path / "r/metrics.json").read_text())
     assert len(report["failed"]) == 3 and set(report["images"]) == {"a", "c"}
     assert "a" in out and "c" in out
@@ -212,11 +256,51 @@ def test_sample(run, tmp_path, tiny):
 
 
 def test_convert(run, tmp_path):
+    """The table goes with the weights, and nothing that is there is replaced unless it is meant."""
     code, _, err = run("convert", "faces64", "copy")
     assert code == 0, err
     assert jd.load(tmp_path / "copy")[0].config.sample_size == 64
+    table = jd.SpectralCovariance.load(tmp_path / "copy").table
+    np.testing.assert_array_equal(table, jd.SpectralCovariance.load("faces64").table)
     code, _, err = run("convert", "faces64", "copy")
     assert code == 2 and "not empty" in err
+    (tmp_path / "copy/notes.txt").touch()
+    code, _, err = run("convert", "faces64", "copy", "--force", "--dtype", "bfloat16")
+    assert code == 0 and (tmp_path / "copy/notes.txt").exists(), err
+
+
+def test_a_convert_that_is_stopped_mixes_no_checkpoints(run, tiny, tmp_path, monkeypatch):
+    """Whatever the moment: the old checkpoint, the new one, or one that does not load."""
+    bare = tmp_path / "bare"
+    jd.save(bare, *jd.load(tiny))
+    (bare / "scheduler_config.json").write_text('{"beta_end": 0.03}')
+
+    def what(folder):
+        try:
+            unet, schedule = jd.load(folder)
+        except (ValueError, OSError):
+            return None
+        table = (folder / "spectral_covariance.safetensors").exists()
+        return unet.config.sample_size, len(str(unet.config)), schedule.config.beta_end, table
+
+    real, expected = Path.replace, [what(tiny), what(bare)]
+    for moment in range(5):
+        count = iter(range(20))
+
+        def deadly(path, target, count=count, moment=moment):
+            if path.parent.name.startswith(".writing") and next(count) == moment:
+                raise OSError(28, "No space left on device", str(target))
+            return real(path, target)
+
+        assert run("convert", tiny, "copy", "--force")[0] == 0
+        monkeypatch.setattr(Path, "replace", deadly)
+        code, _, err = run("convert", bare, "copy", "--force")
+        monkeypatch.setattr(Path, "replace", real)
+        found = what(tmp_path / "copy")
+        assert found in ([*expected[1:]] if code == 0 else [None, expected[0]]), err
+        assert "No space left" in err or code == 0
+        assert not list((tmp_path / "copy").glob(".writing-*"))
+    assert code == 0
 
 
 def test_convert_verify(tmp_path):

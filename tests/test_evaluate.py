@@ -1,10 +1,12 @@
 """`jaxdiff evaluate` and the course's data set."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -101,6 +103,9 @@ def test_bad_calls(dataset, denoiser, uninterrupted, tmp_path):
             **GRID,
             out=uninterrupted[0],
         )
+    other = jax.tree.map(lambda leaf: leaf * 1.01, denoiser)
+    with pytest.raises(ValueError, match=r"another weights: .*--overwrite"):
+        evaluate(dataset, other, **GRID, out=uninterrupted[0])
     with pytest.raises(ValueError, match="expected one of"):
         evaluate(dataset, denoiser, samplers=["x"], out=tmp_path / "a")
     with pytest.raises(ValueError, match="steps"):
@@ -109,6 +114,41 @@ def test_bad_calls(dataset, denoiser, uninterrupted, tmp_path):
     with pytest.raises(ValueError, match="other files"):
         evaluate(dataset, denoiser, **GRID, out=tmp_path)
     assert not (tmp_path / "a").exists()
+
+
+def test_another_table(dataset, denoiser, tiny, tmp_path):
+    """Identity is content: a table that was measured anew is another one; none is not compared."""
+    table = jd.SpectralCovariance.load(tiny)
+    one = data.Dataset({"0": dataset.images["0"]}, dataset.kernels, seed=5)
+    grid = {"samplers": ["spectral"], "steps": [2], "out": tmp_path / "out"}
+    rows = evaluate(one, denoiser, **grid, covariance=table)
+    other = dataclasses.replace(table, table=table.table * 1.01)
+    with pytest.raises(ValueError, match="another table"):
+        evaluate(one, denoiser, **grid, covariance=other)
+    evaluate(one, denoiser, samplers=["dps"], steps=[2], out=tmp_path / "out")
+    assert evaluate(one, denoiser, **grid, covariance=table) == rows
+    again = evaluate(one, denoiser, **grid, covariance=other, overwrite=True)
+    assert again != rows and len(read(tmp_path / "out/results.csv")) == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_restoration_that_is_not_finite(value, dataset, denoiser, tmp_path, monkeypatch):
+    """One error, the rows before it stay; of a first row, the folder is free for others."""
+    real, calls = jd.sample, []
+
+    def sample(*args, **kwargs):
+        calls.append(1)
+        drawn = real(*args, **kwargs)
+        return drawn.at[0, 0, 1, 2, 0].set(value) if len(calls) % 2 == 0 else drawn
+
+    monkeypatch.setattr(jd, "sample", sample)
+    with pytest.raises(ValueError, match="1: dps in 2 steps gave an image that is not finite"):
+        evaluate(dataset, denoiser, **GRID, out=tmp_path / "out")
+    assert [row["image"] for row in read(tmp_path / "out/results.csv")] == ["0"]
+    calls[:] = [1]
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate(dataset, denoiser, **GRID, out=tmp_path / "first")
+    assert not (tmp_path / "first").exists()
 
 
 def test_dataset_is_the_courses(dataset):

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,17 @@ def test_a_folder_restored_by_two_hosts(photographs, tiny, tmp_path, uncached):
         np.testing.assert_allclose(got, expected, atol=1e-4)
         assert len(set(got)) == 2
     assert sum("5 × 2 samples" in " ".join(output.split()) for output in outputs) == 1
+
+
+def test_a_host_that_fails_tells_the_others(photographs, tiny, tmp_path, uncached):
+    """Only the first finds that the folder is of another restoration; the other does not wait."""
+    arguments = ["restore", photographs, "--degrade", "--model", tiny, "--steps", 1]
+    arguments += ["--samples", 1, "--sampler", "dps", "--out", tmp_path / "out"]
+    CliRunner().invoke(app, list(map(str, arguments)))
+    started = time.monotonic()
+    codes, outputs = on_two_hosts(*arguments, "--seed", 1, cwd=tmp_path)
+    assert codes == [2, 2] and time.monotonic() - started < 200, outputs
+    assert "another seed" in outputs[0] and "stopped with host 0" in outputs[1], outputs
 
 
 def test_an_evaluation_on_two_hosts(photographs, tiny, tmp_path, uncached):

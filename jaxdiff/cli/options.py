@@ -8,7 +8,8 @@ import typer
 ModelOption = Annotated[
     str, typer.Option(help="The prior: faces64, a diffusers folder, or a hub id.")
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0)]
+# JAX takes a seed by its lowest 32 bits.
+SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0, max=2**32 - 1)]
 StepsOption = Annotated[int, typer.Option(help="Network evaluations.", min=1)]
 BatchOption = Annotated[int | None, typer.Option(help="Most samples at once.", min=1)]
 DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
@@ -46,5 +47,8 @@ RematOption = Annotated[
         "--remat",
         help="Half the temporary memory for a gradient through the network, a third more time.",
     ),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Remove an earlier result in OUT first.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files in the destination.")]

@@ -20,10 +20,22 @@ from jaxdiff.cli.options import (
     SeedOption,
     StepsOption,
 )
-from jaxdiff.cli.terminal import cache_compiled_programs, console, writable_parent
+from jaxdiff.cli.restoring import end_with
+from jaxdiff.cli.terminal import (
+    cache_compiled_programs,
+    check_writable,
+    progress,
+    say,
+    show,
+    status,
+)
 from jaxdiff.covariance.table import FILE as COVARIANCE
-from jaxdiff.util import hosts
-from jaxdiff.util.files import read_json, replace_file
+from jaxdiff.util import hosts, interrupts
+from jaxdiff.util.files import (
+    read_json,
+    replace_file,
+)
+from jaxdiff.util.names import printable
 from jaxdiff.util.together import is_free
 
 
@@ -54,23 +66,28 @@ def sample(
 
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out: expected a name that ends in .png, got {out}")
-    writable_parent(out)
+    check_writable(out)
     cache_compiled_programs()
     unet, schedule = jd.load(model)
     denoiser = jd.Denoiser(unet, schedule)
     method = jd.DDPM(denoiser) if sampler == "ddpm" else jd.DDIM(denoiser, eta)
-    images = jd.sample(
+    say("compiling…")
+    drawn = jd.sample(
         method,
         schedule.steps(steps),
         key=jax.random.key(seed),
         n=n,
         batch_size=batch_size,
-        progress=sys.stderr.isatty(),
+        progress=progress(),
         sharding=hosts.spread(devices),
         precision=precision,
     )
-    replace_file(out, lambda p: data.write_image(p, plot.grid(np.asarray(images))))
-    console.print(f"{n} images, {steps} steps of {sampler.value}: {out}")
+    if not np.isfinite(images := np.asarray(drawn)).all():
+        raise ValueError(f"{model}: its samples are not finite, nothing is written")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(out, lambda p: data.write_image(p, plot.grid(images)))
+    text = f"{n} images, {steps} steps of {sampler.value}: {printable(out)}"
+    show({"images": n, "steps": steps, "sampler": sampler.value, "out": str(out)}, text)
 
 
 def calibrate(
@@ -84,19 +101,13 @@ def calibrate(
     ] = None,
     n: Annotated[
         int | None,
-        typer.Option(
-            help="How many images, or samples.  [default: 256, or 64 samples]",
-            min=1,
-            show_default=False,
-        ),
+        typer.Option(help="How many images, or samples.", min=1, show_default="256, or 64 samples"),
     ] = None,
     levels: Annotated[int, typer.Option(help="Noise levels.", min=2)] = 25,
     seed: SeedOption = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The folder to write; by default the model's, where it is one.", show_default=False
-        ),
+        typer.Option(help="The folder to write.", show_default="the model's, where it is one"),
     ] = None,
 ) -> None:
     """Measure how wrong the prior's denoiser is: what the spectral sampler needs, once a model.
@@ -105,8 +116,10 @@ def calibrate(
     MODEL is a folder; diffusers still loads it.
     """
     import jax
+    import numpy as np
 
     from jaxdiff import data, plot
+    from jaxdiff.commands.images import read_all
 
     if out is None:
         if not Path(model).is_dir():
@@ -115,25 +128,29 @@ def calibrate(
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: {out} is a file, name a folder")
     cache_compiled_programs()
-    unet, schedule = jd.load(model)
-    if unet.config.size is None:
+    denoiser = jd.Denoiser(*jd.load(model))
+    if denoiser.shape is None:
         raise ValueError(f"{model} names no sample_size in its config")
     n = n or (64 if images is None else 256)
-    known = None if images is None else data.load_images(images, unet.config.size, n=n)
+    known, bad = None, []
+    if images is not None and images.is_dir():
+        good, bad = read_all(images, denoiser.shape, "resize", n)
+        known = np.stack(list(good.values()))
+    elif images is not None:
+        known = data.load_images(images, denoiser.shape[:2], n=n)
+    say("compiling…")
     covariance = jd.SpectralCovariance.estimate(
-        jd.Denoiser(unet, schedule),
-        known,
-        key=jax.random.key(seed),
-        n=n,
-        levels=levels,
-        progress=sys.stderr.isatty(),
+        denoiser, known, key=jax.random.key(seed), n=n, levels=levels, progress=progress()
     )
     written = covariance.save(out)
     figure = plot.error_spectra(covariance)
     picture = written.with_suffix(".png")
     replace_file(picture, lambda p: figure.savefig(p, dpi=110, format="png"))
     source = f"{n} samples" if known is None else f"{len(known)} images of {images}"
-    console.print(f"{source}, {len(covariance.timesteps)} noise levels: {written}, {picture.name}")
+    count = len(covariance.timesteps)
+    text = f"{source}, {count} noise levels: {printable(written)}, {picture.name}"
+    show({"table": str(written), "levels": count, "failed": bad}, text)
+    end_with(bad)
 
 
 def train(
@@ -150,9 +167,9 @@ def train(
     config: Annotated[
         str | None,
         typer.Option(
-            help="The network: small, convolutional (no attention), or a config.json of diffusers' UNet2DModel.  [default: small, or "
-            "that of --init]",
-            show_default=False,
+            help="The network: small, convolutional (no attention), or a config.json of "
+            "diffusers' UNet2DModel.",
+            show_default="small, or that of --init",
         ),
     ] = None,
     init: Annotated[
@@ -191,7 +208,7 @@ def train(
     """
     import shlex
 
-    from jaxdiff.train import CONFIGS, Settings
+    from jaxdiff.train import Settings
     from jaxdiff.train import train as run
 
     settings = Settings(
@@ -204,34 +221,37 @@ def train(
         crop=crop,
         seed=seed,
     )
-    if several:
-        hosts.join()
-    if config is None and init is not None:
-        described = jd.load(init)[0].config.to_dict()
-    elif (config or "small") in CONFIGS:
-        described = CONFIGS[config or "small"]
-    elif config is not None and Path(config).is_file():
-        described = read_json(Path(config))
-    else:
-        raise FileNotFoundError(
-            f"--config: expected {', '.join(CONFIGS)} or a file, got {config!r}"
+    with hosts.joined(several):
+        cache_compiled_programs()
+        model = run(
+            source,
+            out,
+            jd.UNet2DConfig.from_dict(_config(config, init) | {"sample_size": size}),
+            settings,
+            init=init,
+            devices=devices,
+            save_every=save_every,
+            sample_every=sample_every,
+            licence=licence,
+            command=shlex.join(["jaxdiff", *sys.argv[1:]]),
+            progress=progress(),
         )
-    cache_compiled_programs()
-    model = run(
-        source,
-        out,
-        jd.UNet2DConfig.from_dict(described | {"sample_size": size}),
-        settings,
-        init=init,
-        devices=devices,
-        save_every=save_every,
-        sample_every=sample_every,
-        licence=licence,
-        command=shlex.join(["jaxdiff", *sys.argv[1:]]),
-        progress=sys.stderr.isatty(),
-    )
-    if hosts.first():
-        console.print(f"{model}, {out}/log.csv")
+        if hosts.first():
+            text = f"{printable(model)}, {printable(out)}/log.csv"
+            show({"model": str(model), "log": f"{out}/log.csv"}, text)
+
+
+def _config(name: str | None, init: str | None) -> dict:
+    """The network's config: by name, from a file, or that of the checkpoint to start from."""
+    from jaxdiff.train import CONFIGS
+
+    if name is None and init is not None:
+        return jd.load(init)[0].config.to_dict()
+    if (name or "small") in CONFIGS:
+        return CONFIGS[name or "small"]
+    if name is not None and Path(name).is_file():
+        return read_json(Path(name))
+    raise FileNotFoundError(f"--config: expected {', '.join(CONFIGS)} or a file, got {name!r}")
 
 
 def convert(
@@ -245,6 +265,8 @@ def convert(
     The scheduler's config and the table of covariances stay as they are. Needs no torch. `python -m convert --verify`, in the repository, also compares with diffusers.
     """
     convert_checkpoint(source, destination, dtype, force)
+    line = f"{source} → {printable(destination)} ({dtype})"
+    show({"source": source, "destination": str(destination), "dtype": dtype}, line)
 
 
 def convert_checkpoint(source: str, destination: Path, dtype: str, force: bool) -> None:
@@ -255,6 +277,6 @@ def convert_checkpoint(source: str, destination: Path, dtype: str, force: bool) 
         raise ValueError(f"{destination} is a file: name a folder")
     if not is_free(destination) and not force:
         raise ValueError(f"{destination} is not empty: name another folder or pass --force")
-    with console.status(f"converting {source}"):
+    interrupts.keep(f"{destination} is as it was")
+    with status(f"converting {source}"):
         rewrite(source, destination, dtype=dtype, keep=(COVARIANCE,))
-    console.print(f"{source} to {destination} ({dtype})", markup=False)

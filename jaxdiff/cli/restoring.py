@@ -1,6 +1,5 @@
 """`jaxdiff restore` and `evaluate`: what is done with a prior."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,19 +7,21 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-import jaxdiff as jd
 from jaxdiff.cli.options import (
     BatchOption,
     DevicesOption,
     HostsOption,
     ModelOption,
+    OverwriteOption,
     PrecisionOption,
     RematOption,
     SeedOption,
 )
-from jaxdiff.cli.terminal import cache_compiled_programs, console, errors
-from jaxdiff.samplers.presets import NAMES, SPECTRAL
+from jaxdiff.cli.tables import restoration
+from jaxdiff.cli.terminal import cache_compiled_programs, error, progress, say, show
+from jaxdiff.samplers.presets import NAMES
 from jaxdiff.util import hosts
+from jaxdiff.util.names import printable
 
 
 class Fit(StrEnum):
@@ -39,8 +40,8 @@ def restore(
         str | None,
         typer.Option(
             help="The blur: a .mat (v5, v7.3; FILE.mat:3 takes its fourth), .npy or .png file, "
-            "gaussian:SIZE,STD or motion:SIZE,SEED.  [default with --degrade: motion:9,0]",
-            show_default=False,
+            "gaussian:SIZE,STD or motion:SIZE,SEED.",
+            show_default="motion:9,0 with --degrade",
         ),
     ] = None,
     operator: Annotated[
@@ -52,8 +53,13 @@ def restore(
         ),
     ] = None,
     sigma: Annotated[
-        str, typer.Option(help="Standard deviation of the noise, image in [0, 1]; 10/255 works.")
-    ] = "10/255",
+        str | None,
+        typer.Option(
+            help="Standard deviation of the noise, image in [0, 1], as 10/255; auto estimates it "
+            "from each measurement.",
+            show_default="10/255 with --degrade, else auto",
+        ),
+    ] = None,
     degrade: Annotated[
         bool,
         typer.Option("--degrade", help="The images are clean: blur them first, and score."),
@@ -61,23 +67,20 @@ def restore(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help=f"One of {', '.join(NAMES)}.  [default: spectral where the prior has been "
-            "calibrated, else pigdm-paper]",
-            show_default=False,
+            help=f"One of {', '.join(NAMES)}.",
+            show_default="spectral where the prior has been calibrated, else pigdm-paper",
         ),
     ] = None,
     scale: Annotated[
         float | None,
-        typer.Option(
-            help="Guidance scale.  [default: 1, and 100 for dps-adaptive]", show_default=False
-        ),
+        typer.Option(help="Guidance scale.", show_default="1, and 100 for dps-adaptive"),
     ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Steps, each an evaluation of the network.  [default: 10 for spectral, 20 for the others]",
+            help="Steps, each an evaluation of the network.",
             min=1,
-            show_default=False,
+            show_default="10 for spectral, 20 for the others",
         ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 9,
@@ -96,21 +99,30 @@ def restore(
     precision: PrecisionOption = None,
     devices: DevicesOption = None,
     several: HostsOption = False,
+    save_draws: Annotated[
+        bool, typer.Option("--save-draws", help="Write the posterior samples, too: draw-1.png, ...")
+    ] = False,
+    overwrite: OverwriteOption = False,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("restored"),
 ) -> None:
     """Restore blurred, noisy or incomplete images; without arguments, a demonstration.
 
     Writes degraded.png, restored.png (the mean of the posterior samples), comparison.png and
-    metrics.json to OUT, for a folder of images to a folder for each.
+    metrics.json to OUT, for a folder of images to a folder for each; restored-16bit.png and
+    deviation-16bit.png (the samples' standard deviation) have 16 bits a channel. Stopped at any
+    moment, the same command goes on where it was.
     """
     from jaxdiff.commands.restore import Settings, restore_images
 
     if kernel is not None and operator is not None:
         raise ValueError("--operator: name either it or --kernel, which means --operator blur:...")
+    degrade = degrade or images is None
+    if operator is None:
+        operator = f"blur:{kernel}" if kernel else "blur:motion:9,0" if degrade else None
     settings = Settings(
-        operator=operator if kernel is None else f"blur:{kernel}",
-        sigma=parse_sigma(sigma),
-        degrade=degrade or images is None,
+        operator=operator,
+        sigma=parse_sigma(sigma or ("10/255" if degrade else "auto")),
+        degrade=degrade,
         sampler=sampler,
         scale=scale,
         steps=steps,
@@ -121,15 +133,22 @@ def restore(
         batch_size=batch_size,
         remat=remat,
         precision=precision,
+        save_draws=save_draws,
     )
-    if several:
-        hosts.join()
-    cache_compiled_programs()
-    bad = restore_images(images, settings, out, console, hosts.spread(devices))
-    for line in bad:
-        errors.print(f"[red]error:[/red] {line}", markup=True)
-    if bad:
-        raise typer.Exit(2)
+    with hosts.joined(several):
+        cache_compiled_programs()
+        report = restore_images(
+            images,
+            settings,
+            out,
+            overwrite=overwrite,
+            progress=progress(),
+            say=say,
+            sharding=hosts.spread(devices),
+        )
+        if hosts.first():
+            show(report, *restoration(report, printable(out)))
+    end_with(report["failed"])
 
 
 def evaluate(
@@ -144,9 +163,8 @@ def evaluate(
     samplers: Annotated[
         str | None,
         typer.Option(
-            help=f"Of {', '.join(NAMES)}, with commas between.  [default: all; spectral where the "
-            "prior has been calibrated]",
-            show_default=False,
+            help=f"Of {', '.join(NAMES)}, with commas between.",
+            show_default="all; spectral where the prior has been calibrated",
         ),
     ] = None,
     steps: Annotated[str, typer.Option(help="Network evaluations, with commas between.")] = (
@@ -160,6 +178,7 @@ def evaluate(
     precision: PrecisionOption = None,
     devices: DevicesOption = None,
     several: HostsOption = False,
+    overwrite: OverwriteOption = False,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("evaluation"),
 ) -> None:
     """Compare samplers and numbers of steps over a set of clean images.
@@ -168,9 +187,7 @@ def evaluate(
     grid, and scored. Writes results.csv, results.md and results.png to OUT; stopped and started
     again it goes on where it was.
     """
-    from jaxdiff import data
-    from jaxdiff.commands.evaluate import evaluate as run
-    from jaxdiff.commands.evaluate import markdown
+    from jaxdiff.commands.evaluate import evaluate_folder, markdown
 
     try:
         counts = [int(part) for part in steps.split(",")]
@@ -178,50 +195,48 @@ def evaluate(
         raise ValueError(
             f"--steps: expected numbers with commas, as 20,50,100, got {steps!r}"
         ) from None
-    if source is not None and not source.is_dir():
-        raise FileNotFoundError(f"{source}: no such folder of images")
-    if several:
-        hosts.join()
-    cache_compiled_programs()
-    names = [name.strip() for name in (samplers or ",".join(NAMES)).split(",")]
-    unet, schedule = jd.load(model)
-    size = unet.config.size
-    if size is None or size[0] != size[1]:
-        raise ValueError(f"--model: {model} is not for square images of one size")
-    covariance = None
-    if any(name in SPECTRAL for name in names):
-        try:
-            covariance = jd.SpectralCovariance.load(model)
-        except FileNotFoundError:
-            if samplers is not None:
-                raise
-            names = [name for name in names if name not in SPECTRAL]
-    rows = run(
-        data.course_dataset(source, size[0], seed, fit.value),
-        jd.Denoiser(unet, schedule, remat=remat),
-        model=model,
-        samplers=names,
-        covariance=covariance,
-        steps=counts,
-        out=out,
-        batch_size=batch_size,
-        progress=sys.stderr.isatty(),
-        sharding=hosts.spread(devices),
-        precision=precision,
-    )
-    if hosts.first():
-        console.print(Markdown(markdown(rows)))
-        console.print(f"{out}/results.csv, results.md, results.png")
+    names = None if samplers is None else [name.strip() for name in samplers.split(",")]
+    with hosts.joined(several):
+        cache_compiled_programs()
+        rows, bad = evaluate_folder(
+            source,
+            model,
+            names,
+            counts,
+            out,
+            seed=seed,
+            fit=fit.value,
+            remat=remat,
+            batch_size=batch_size,
+            progress=progress(),
+            sharding=hosts.spread(devices),
+            precision=precision,
+            overwrite=overwrite,
+        )
+        if hosts.first():
+            files = f"{printable(out)}/results.csv, results.md, results.png"
+            show({"rows": rows, "failed": bad}, Markdown(markdown(rows)), files)
+    end_with(bad)
 
 
-def parse_sigma(text: str) -> float:
-    """A number or a fraction such as 10/255."""
+def end_with(bad: list[str]) -> None:
+    """A line for each bad image, and exit code 2 where there are any."""
+    for line in bad:
+        error(line)
+    if bad:
+        raise typer.Exit(2)
+
+
+def parse_sigma(text: str) -> float | None:
+    """A number or a fraction such as 10/255; None for auto."""
+    if text == "auto":
+        return None
     numerator, slash, denominator = text.partition("/")
     try:
         value = float(numerator) / (float(denominator) if slash else 1)
     except (ValueError, ZeroDivisionError):
         raise ValueError(
-            f"--sigma: expected a number such as 0.04 or 10/255, got {text!r}"
+            f"--sigma: expected a number such as 0.04 or 10/255, or auto, got {text!r}"
         ) from None
     if not 0 <= value < float("inf"):
         raise ValueError(f"--sigma: expected a finite number ≥ 0, got {text}")

@@ -1,8 +1,6 @@
 """What `jaxdiff evaluate` does: a grid of samplers and step counts over a data set."""
 
-import csv
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,68 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from jaxdiff import metrics, plot
-from jaxdiff.data import Dataset, Measurement
+from jaxdiff import data, metrics, plot
+from jaxdiff.commands import images
+from jaxdiff.data import Dataset
 from jaxdiff.samplers.presets import NAMES, SPECTRAL, check_name, named
-from jaxdiff.util import hosts
-from jaxdiff.util.files import replace_file, write_csv
+from jaxdiff.util import fingerprint, hosts, interrupts
+from jaxdiff.util.files import read_csv, replace_file, write_csv, write_text
+from jaxdiff.util.names import printable
 from jaxdiff.util.platform import evaluation_batch
+from jaxdiff.util.runs import Run
 
 Row = dict[str, Any]
+Cells = dict[tuple, Row]  # by sampler, steps and image
+
+
+def evaluate_folder(
+    source: Path | None,
+    model: str,
+    samplers: Sequence[str] | None,
+    steps: Sequence[int],
+    out: Path,
+    *,
+    seed: int = 0,
+    fit: str = "resize",
+    remat: bool = False,
+    **options: Any,
+) -> tuple[list[Row], list[str]]:
+    """`evaluate` for a checkpoint and a folder of images, and a line for each bad image.
+
+    Args:
+        source: searched with the folders below it, for images and for a .mat of kernels; None
+            means the bundled faces and generated kernels.
+        samplers: None means all that the checkpoint has what it takes for.
+        options: of `evaluate`.
+    """
+    run = _run(out)
+    run.check()
+    _check(samplers or ())
+    if source is not None and not source.is_dir():
+        raise FileNotFoundError(f"{printable(source)}: no such folder of images")
+    denoiser = jd.Denoiser(*jd.load(model), remat=remat)
+    if denoiser.shape is None:
+        raise ValueError(f"--model: {model} names no sample_size in its config")
+    covariance = None
+    if samplers is None or set(SPECTRAL) & set(samplers):
+        try:
+            covariance = jd.SpectralCovariance.load(model)
+        except FileNotFoundError:
+            if samplers is not None:
+                raise
+    names = samplers or [n for n in NAMES if covariance is not None or n not in SPECTRAL]
+    dataset, bad = _dataset(source, denoiser.shape, seed, fit)
+    rows = evaluate(
+        dataset,
+        denoiser,
+        model=model,
+        samplers=names,
+        steps=steps,
+        out=out,
+        covariance=covariance,
+        **options,
+    )
+    return rows, bad
 
 
 def evaluate(
@@ -35,6 +87,7 @@ def evaluate(
     progress: bool = False,
     sharding: jax.sharding.NamedSharding | None = None,
     precision: str | None = None,
+    overwrite: bool = False,
 ) -> list[Row]:
     """Restore every image of a data set with every sampler at every number of steps, and score.
 
@@ -47,81 +100,111 @@ def evaluate(
     Args:
         dataset: such as `jd.data.course_dataset()`.
         denoiser: the prior.
-        model: its name, which stands in settings.json: an `out` holds results of one model.
-        samplers: of `jaxdiff.samplers.named.NAMES`.
+        model: its name, for settings.json.
+        samplers: of `jaxdiff.samplers.presets.NAMES`.
         steps: numbers of network evaluations.
-        out: the folder for results.csv, results.md, results.png and settings.json.
+        out: the folder for results.csv, results.md, results.png and settings.json: of one data
+            set, one set of weights and one table.
         covariance: of the prior, for the samplers that need one.
         batch_size: images at once; by default what suits the platform.
         progress: show a bar, in network evaluations.
         sharding: spreads each batch over devices. Of several hosts each restores its share of
             the images.
         precision: of float32 products on GPU and TPU, as `jd.sample` takes it.
+        overwrite: remove the results in `out` first.
 
     Returns:
-        The grid's rows of results.csv: sampler, steps, image, sigma, psnr and psnr_degraded, psnr_wiener
-        (dB), ssim.
+        The grid's rows of results.csv: sampler, steps, image, sigma, psnr and psnr_degraded,
+        psnr_wiener (dB), ssim.
 
     Raises:
         ValueError: for an unknown sampler, steps that the schedule has not, an `out` that holds
-            the results of other data or another model.
+            the results of other data or other weights, a restoration that is not finite.
     """
     out = Path(out)
+    run = _run(out)
+    run.check()
     samplers, steps = list(dict.fromkeys(samplers)), sorted(set(steps))
-    for name in samplers:
-        check_name(name)
+    _check(samplers)
     for name in SPECTRAL:
         if name in samplers and covariance is None:
             raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
     coefficients = {count: denoiser.schedule.steps(count) for count in steps}
-    settings = {"model": model, "seed": dataset.seed, "data": _fingerprint(dataset)}
-    if not hosts.first():
-        hosts.wait("the folder is checked")  # by the first, which then writes to it
-    rows = _resume(out, settings)
-    if hosts.first():
-        hosts.wait("the folder is checked")
-    measurements = [dataset[i] for i in range(len(dataset))]
+    settings = {"seed": dataset.seed, "data": _fingerprint(dataset)}
+    settings["weights"] = fingerprint.of_arrays(denoiser)
+    if covariance is not None:
+        settings["table"] = fingerprint.of_arrays(covariance)
+    names = list(dataset.images)
     devices = 1 if sharding is None else sharding.mesh.size
     size = min(batch_size or evaluation_batch() * devices, len(dataset))
     key = jax.random.key(dataset.seed)
-
-    def missing(name, count):
-        own = hosts.share(list(enumerate(measurements)))
-        return [i for i, m in own if (name, count, m.name) not in rows]
-
-    todo = {(name, count): missing(name, count) for name in samplers for count in steps}
-    total = sum(count * len(indices) for (_, count), indices in todo.items())
-    with tqdm(total=total, unit="evaluation", disable=not progress) as bar:
-        for (name, count), indices in todo.items():
-            bar.set_description(f"{name}, {count} steps")
-            for batch in _batches(indices, size):
-                scored = _restore(
-                    name,
-                    coefficients[count],
-                    denoiser,
-                    covariance,
-                    key,
-                    measurements,
-                    batch,
-                    sharding,
-                    precision,
-                )
-                rows |= {(name, count, row["image"]): row for row in scored}
-                write_csv(out / _part(), _ordered(rows, measurements))
-                bar.update(count * len(set(batch)))
-    hosts.wait("all is restored")
-    every = _ordered(_rows(out), measurements)  # of all hosts, and of earlier grids
-    hosts.wait("all is read")
-    if hosts.first():
-        _summarise(out, every)
+    with run.hold(settings, {"model": model}, overwrite=overwrite):
+        rows = _rows(out)
+        mine = hosts.share(list(enumerate(names)))
+        todo = {
+            (sampler, count): [i for i, image in mine if (sampler, count, image) not in rows]
+            for sampler in samplers
+            for count in steps
+        }
+        total = sum(count * len(indices) for (_, count), indices in todo.items())
+        with tqdm(total=total, unit="evaluation", disable=not progress) as bar:
+            for (sampler, count), indices in todo.items():
+                bar.set_description(f"{sampler}, {count} steps")
+                for batch in images.batches(indices, size):
+                    interrupts.keep(
+                        f"{len(rows)} rows are in {printable(out)}/results.csv, the same command "
+                        "goes on"
+                    )
+                    scored = _restore(
+                        sampler,
+                        coefficients[count],
+                        denoiser,
+                        covariance,
+                        key,
+                        dataset,
+                        images.filled(batch, size),
+                        sharding,
+                        precision,
+                    )
+                    rows |= {(sampler, count, row["image"]): row for row in scored}
+                    write_csv(out / _part(), _ordered(rows, names))
+                    bar.update(count * len(batch))
+        hosts.wait()  # all is restored
+        every = _ordered(_rows(out), names)  # of all hosts, and of earlier grids
+        hosts.wait()  # all is read
+        if hosts.first():
+            _summarise(out, every)
     return [row for row in every if row["sampler"] in samplers and row["steps"] in steps]
+
+
+def _run(out: Path) -> Run:
+    return Run(
+        out, "evaluation", lambda found: [*out.glob("results*.csv"), *out.glob("results.[mp]*")]
+    )
+
+
+def _check(samplers: Sequence[str]) -> None:
+    for name in samplers:
+        check_name(name)
+
+
+def _dataset(source: Path | None, shape, seed: int, fit: str) -> tuple[Dataset, list[str]]:
+    """The course's data set of a folder's good images, and a line for each bad one."""
+    if source is None:
+        if shape[0] != shape[1] or shape[2] != 3:
+            raise ValueError("the bundled faces are square and RGB: name a folder of images")
+        return data.course_dataset(None, shape[0], seed, fit), []
+    kernels = sorted(p for p in source.rglob("*") if p.suffix.lower() == ".mat" and p.is_file())
+    used = data.load_kernels(kernels[0]) if kernels else data.course_dataset().kernels
+    good, bad = images.read_all(source, shape, fit)
+    return Dataset(good, used, seed=seed), bad
 
 
 def _summarise(out: Path, every: list[Row]) -> None:
     write_csv(out / "results.csv", every)
     for part in out.glob("results-*.csv"):
         part.unlink()
-    replace_file(out / "results.md", lambda p: Path(p).write_text(markdown(every)))
+    write_text(out / "results.md", markdown(every))
     figure = plot.evaluations(every)
     replace_file(out / "results.png", lambda p: figure.savefig(p, dpi=110, format="png"))
 
@@ -131,30 +214,24 @@ def _part() -> str:
     return "results.csv" if jax.process_count() == 1 else f"results-{jax.process_index()}.csv"
 
 
-def _rows(out: Path) -> dict[tuple, Row]:
+def _rows(out: Path) -> Cells:
     found = (row for path in sorted(out.glob("results*.csv")) for row in read(path))
     return {(row["sampler"], row["steps"], row["image"]): row for row in found}
 
 
-def _batches(indices: list[int], size: int) -> Iterator[list[int]]:
-    """Of one size, the last filled up with repeats: a batch of another size would recompile."""
-    for start in range(0, len(indices), size):
-        batch = indices[start : start + size]
-        yield batch + batch[-1:] * (size - len(batch))
-
-
 def _restore(
-    name,
+    name: str,
     steps,
     denoiser,
     covariance,
     key,
-    measurements: list[Measurement],
+    dataset: Dataset,
     batch: list[int],
     sharding,
     precision,
-):
-    chosen = [measurements[i] for i in batch]
+) -> Iterator[Row]:
+    """The rows of a batch of images, which is filled up with repeats of its last."""
+    chosen = [dataset[i] for i in batch]
     shape = (chosen[0].image.shape[0], chosen[0].image.shape[1])
     blurs = [jd.operators.Blur(m.kernel, shape) for m in chosen]
     sampler = named(
@@ -167,8 +244,13 @@ def _restore(
     )
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.array(batch))
     drawn = jd.sample(sampler, steps, key=keys, sharding=sharding, precision=precision)
-    images = np.asarray(drawn)[:, 0]
-    for m, blur, image in list(zip(chosen, blurs, images))[: len(set(batch))]:
+    restored = np.asarray(drawn)[:, 0]
+    for m, blur, image in list(zip(chosen, blurs, restored))[: len(set(batch))]:
+        if not np.isfinite(image).all():
+            raise ValueError(
+                f"{m.name}: {name} in {len(steps)} steps gave an image that is not finite: leave "
+                "that sampler out of --samplers, or name another --model"
+            )
         yield {
             "sampler": name,
             "steps": len(steps),
@@ -191,26 +273,9 @@ def _fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def _resume(out: Path, settings: dict[str, Any]) -> dict[tuple, Row]:
-    """The rows that are there already, of the same settings; else a folder to write to."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: name a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "settings.json"
-    if path.exists():
-        if (found := json.loads(path.read_text())) != settings:
-            differ = ", ".join(k for k in settings if found.get(k) != settings[k])
-            raise ValueError(f"{out}: holds results of another {differ}: name another folder")
-    elif any(out.iterdir()):
-        raise ValueError(f"{out}: holds other files than an evaluation: name another folder")
-    text = json.dumps(settings, indent=2) + "\n"
-    replace_file(path, lambda p: Path(p).write_text(text))
-    return _rows(out)
-
-
-def _ordered(rows: dict[tuple, Row], measurements: list[Measurement]) -> list[Row]:
+def _ordered(rows: Cells, names: list[str]) -> list[Row]:
     """In one order, however they came: the file does not tell where a run was stopped."""
-    place = {m.name: i for i, m in enumerate(measurements)}
+    place = {name: i for i, name in enumerate(names)}
     return sorted(
         rows.values(), key=lambda r: (NAMES.index(r["sampler"]), r["steps"], place[r["image"]])
     )
@@ -218,12 +283,7 @@ def _ordered(rows: dict[tuple, Row], measurements: list[Measurement]) -> list[Ro
 
 def read(path: str | Path) -> list[Row]:
     """The rows of a results.csv, numbers as numbers."""
-    text = {"sampler", "image"}
-    with open(path, newline="") as file:
-        return [
-            {k: v if k in text else int(v) if k == "steps" else float(v) for k, v in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    return read_csv(Path(path), text=("sampler", "image"), whole=("steps",))
 
 
 def markdown(rows: Sequence[Row]) -> str:

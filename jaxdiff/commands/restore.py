@@ -1,33 +1,41 @@
-"""What `jaxdiff restore` does: read, degrade where asked, sample, score, draw, write."""
+"""What `jaxdiff restore` does: image by image it reads, degrades where asked, samples and writes."""
 
 import dataclasses
-import json
-import shutil
-import tempfile
-import time
+import platform
+import re
 import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from jaxdiff import data, metrics, plot
+from jaxdiff import data
+from jaxdiff.commands import images
 from jaxdiff.commands.cameras import operator as named_operator
+from jaxdiff.commands.noise_level import estimate_sigma
+from jaxdiff.commands.pictures import FILES, METRICS, Job, restored, score, write
 from jaxdiff.samplers.presets import SPECTRAL, check_name, named
-from jaxdiff.util import hosts
-from jaxdiff.util.files import replace_file
+from jaxdiff.util import fingerprint, hosts, interrupts
+from jaxdiff.util.files import read_json, write_json
+from jaxdiff.util.names import folder_names, printable
+from jaxdiff.util.platform import evaluation_batch
+from jaxdiff.util.runs import SETTINGS, Run
+from jaxdiff.util.seconds import Seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The command line's choices, as they stand in metrics.json."""
+    """The command line's choices, as they stand in metrics.json.
+
+    `sigma` is the noise level of the measurements; None has it estimated for each of them.
+    """
 
     operator: str | None
-    sigma: float
+    sigma: float | None
     degrade: bool
     sampler: str | None
     scale: float | None
@@ -39,139 +47,243 @@ class Settings:
     batch_size: int | None
     remat: bool = False
     precision: str | None = None
+    save_draws: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One image: its number and name, what was measured, and the truth where it is known."""
+# Of the settings, those that change no result but by rounding: a run may go on with other ones.
+FREE = ("model", "batch_size", "remat")
+
+
+class Task(NamedTuple):
+    """What is done to every image: the settings as used, and what they mean."""
+
+    settings: Settings
+    denoiser: jd.Denoiser
+    covariance: jd.SpectralCovariance | None
+    steps: Any
+    operator: Any
+    shape: tuple[int, int, int]  # of an image
+    output: tuple[int, ...]  # of a measurement
+
+
+class Item(NamedTuple):
+    """An image of those to restore: its number, its folder's name in `out`, where it is."""
 
     number: int
     name: str
-    y: np.ndarray
-    truth: np.ndarray | None
+    path: Path | None  # None: the bundled portrait
+    file: str
 
 
 def restore_images(
     source: Path | None,
     settings: Settings,
     out: Path,
-    console: Console,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+    say: Callable[[str], Any] = lambda text: None,
     sharding: jax.sharding.NamedSharding | None = None,
-) -> list[str]:
-    """Restore the images, write `out`, print a table; returns a line for each bad image.
+) -> dict[str, Any]:
+    """Restore images one small batch after the other, each written as soon as it is done.
 
-    Of several hosts each restores and writes its share of the images.
+    The noise of an image depends on the seed and its number alone. What `out` holds of the same
+    settings, weights and images is not done again. Of several hosts each restores its share.
+
+    Args:
+        source: an image, a folder of them, or None for the bundled portrait.
+        overwrite: remove an earlier restoration in `out` first.
+        progress: show a bar.
+        say: is told what takes long.
+
+    Returns:
+        The content of metrics.json; under "failed" a line for each bad image.
+
+    Raises:
+        ValueError, OSError: before anything is written, for what cannot be restored at all; for a
+            folder of other results, or one that another process writes to.
+    """
+    single = source is None or not source.is_dir()
+    run = Run(out, "restoration", lambda found: _results(out, found))
+    run.check()
+    items = _items(source, out)
+    task = _task(settings)
+    # What a sampler refuses, and one bad image, are known before anything is written.
+    _sampler(task, np.zeros((1, *task.output), np.float32), settings.sigma or 0.1)
+    if single:
+        _read(task, items[0])
+    compared = _described(task) | {
+        "weights": fingerprint.of_arrays(task.denoiser),
+        "table": fingerprint.of_arrays(task.covariance),
+        "images": fingerprint.of_files((i.file, i.path) for i in items if i.path is not None),
+    }
+    names = ["" if single else item.name for item in items]
+    with run.hold(compared, {"model": settings.model, "items": names}, overwrite=overwrite):
+        folders = {item.name: out / name for item, name in zip(items, names)}
+        seconds, bad = Seconds(), []
+        results = _done(folders, single)
+        todo = [item for item in items if item.name not in results]
+        mine = [item for item in hosts.share(items) if item in todo]
+        size = min(_at_once(settings, sharding), max(len(mine), 1))
+        converged: list[float] = []
+        with tqdm(total=len(mine), unit="image", disable=not progress or single) as bar:
+            for some in images.batches(mine, size):
+                interrupts.keep(_kept(out, len(results), len(items)))
+                jobs = []
+                for item in some:
+                    try:
+                        jobs.append(_read(task, item))
+                    except (ValueError, OSError) as e:
+                        bad.append(str(e))
+                if jobs and not converged:
+                    say(f"compiling for {task.shape[0]}×{task.shape[1]}…")
+                for job, samples, cg in _sample(task, jobs, size, sharding, progress and single):
+                    converged.append(cg)
+                    if not np.isfinite(samples).all():
+                        bad.append(_not_finite(job, task.settings))
+                        continue
+                    done = restored(job, samples, task.operator)
+                    result = score(done, task.operator)
+                    of_one = None if single else result
+                    write(out, folders[job.name], done, of_one, settings.save_draws)
+                    results[job.name] = result
+                bar.update(len(some))
+                if not single and jax.process_count() == 1:
+                    write_json(out / METRICS, _report(task, results, bad, seconds))
+        if converged and (missed := 1 - np.mean(converged)) > 0:
+            warnings.warn(
+                f"conjugate gradients did not reach their tolerance in {missed:.0%} of the steps: "
+                "the operator is badly conditioned for so small a --sigma",
+                stacklevel=1,
+            )
+        shares = hosts.gather([results, bad])
+        together = {name: result for share, _ in shares for name, result in share.items()}
+        results = {item.name: together[item.name] for item in items if item.name in together}
+        bad = [line for _, lines in shares for line in lines]
+        report = _report(task, results, bad, seconds)
+        if single:
+            report |= next(iter(results.values()), {})
+        if not todo and (out / METRICS).exists():
+            report = read_json(out / METRICS)  # there was nothing to do
+        elif hosts.first() and (results or not single):
+            write_json(out / METRICS, report)
+        interrupts.keep(_kept(out, len(results), len(items)))
+    return report
+
+
+def _items(source: Path | None, out: Path) -> list[Item]:
+    if source is None:
+        return [Item(0, "portrait", None, "portrait")]
+    paths = images.find(source, out)
+    files = images.relative(paths, source)
+    names = folder_names(files, reserved=(METRICS, SETTINGS, *FILES))
+    return [
+        Item(i, name, path, printable(file))
+        for i, (name, path, file) in enumerate(zip(names, paths, files))
+    ]
+
+
+def _task(settings: Settings) -> Task:
+    """The prior, the sampler and the camera that the settings name.
+
+    A sampler that nobody named is spectral where the prior has a table.
     """
     if settings.sampler is not None:
         check_name(settings.sampler)
-    if source is not None and not source.exists():
-        raise FileNotFoundError(f"{source}: no such image or folder")
-    if not settings.degrade and settings.operator is None:
+    recipe = settings.operator
+    if recipe is None:
         raise ValueError(
             "--kernel or --operator: say how the images were taken, or pass --degrade for clean ones"
         )
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: {out} is a file, name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / "metrics.json").exists():
-        raise ValueError(f"--out: {out} holds other files than a restoration, name another folder")
-    hosts.wait("the folder is checked")  # before the first of several writes to it
-    unet, schedule = jd.load(settings.model)
-    size, channels = unet.config.size, unet.config.in_channels
-    if size is None:
-        raise ValueError(f"--model: {settings.model} names no sample_size in its config")
-    name, covariance = _choose_sampler(settings)
-    count = settings.steps or (10 if name in SPECTRAL else 20)
-    settings = dataclasses.replace(settings, sampler=name, steps=count)
-    steps = schedule.steps(count)
-    operator = named_operator(settings.operator or "blur:motion:9,0", size)
-    shape = (*size, channels)
-    output = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, np.float32)).shape
-    jobs, bad, single = _read_jobs(source, settings, operator, shape, output)
-    started = time.perf_counter()
-    images = {}
-    if jobs:
-        sampler = named(
-            name,
-            jd.Denoiser(unet, schedule, remat=settings.remat),
-            operator,
-            np.stack([job.y for job in jobs]),
-            settings.sigma,
-            settings.scale,
-            covariance,
+    if settings.sigma is None and settings.degrade:
+        raise ValueError("--sigma: auto is for measurements; with --degrade it is a number")
+    if settings.sigma is None and re.search("(^|@)mask:", recipe):
+        raise ValueError("--sigma: cannot be estimated where pixels are missing: name a number")
+    if settings.sigma is not None and settings.sigma > 0.5:
+        warnings.warn(
+            f"--sigma {settings.sigma:g} is more noise than image: it is a standard deviation for "
+            "images in [0, 1], as 10/255",
+            stacklevel=2,
         )
-        samples = _sample(sampler, steps, jobs, settings, sharding, console)
-        for job, drawn in zip(jobs, samples):
-            images[job.name] = _score(job, drawn, operator, settings)
-            folder = out if single else out / job.name
-            _write_job(folder, job, drawn, images[job.name].pop("wiener"))
-    if jax.process_count() > 1 or jobs:
-        seconds = round(time.perf_counter() - started, 2)
-        report = {"seconds": seconds, "images": images, "failed": bad}
-        report = _gather(out, {"settings": dataclasses.asdict(settings)} | report, single)
-        if hosts.first():
-            _print(console, report, settings, out)
-        bad = report["failed"]
-    return bad
+    unet, schedule = jd.load(settings.model)
+    denoiser = jd.Denoiser(unet, schedule, remat=settings.remat)
+    if (shape := denoiser.shape) is None:
+        raise ValueError(f"--model: {settings.model} names no sample_size in its config")
+    name, covariance = settings.sampler, None
+    if name is None or name in SPECTRAL:
+        try:
+            covariance = jd.SpectralCovariance.load(settings.model)
+        except FileNotFoundError:
+            if name is not None:
+                raise
+        name = name or ("pigdm-paper" if covariance is None else "spectral")
+    count = settings.steps or (10 if name in SPECTRAL else 20)
+    used = dataclasses.replace(settings, sampler=name, steps=count)
+    operator = named_operator(recipe, shape[:2])
+    output = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, np.float32)).shape
+    return Task(used, denoiser, covariance, schedule.steps(count), operator, shape, output)
 
 
-def _sample(sampler, steps, jobs, settings: Settings, sharding, console: Console) -> np.ndarray:
-    """The posterior samples of all jobs; an image's noise depends on its own number alone."""
+def _sampler(task: Task, y: np.ndarray, sigma: Any) -> Any:
+    """Of a batch of measurements [B, *output] and one σ or B: where a name becomes a sampler."""
+    name, scale = str(task.settings.sampler), task.settings.scale
+    return named(name, task.denoiser, task.operator, y, sigma, scale, task.covariance)
+
+
+def _read(task: Task, item: Item) -> Job:
+    """A measurement, or a clean image that becomes one."""
+    settings, operator, shape = task.settings, task.operator, task.shape
+    if item.path is None:
+        if shape[0] != shape[1] or shape[2] != 3:
+            raise ValueError("the bundled portrait is square and RGB: name an image of your own")
+        image = data.example(shape[0])
+    else:
+        wanted = shape if settings.degrade else task.output
+        image = images.read(item.path, wanted, settings.fit)
+    if not settings.degrade:
+        y = np.asarray(operator.project(image))
+        sigma = estimate_sigma(y) if settings.sigma is None else settings.sigma
+        return Job(item.number, item.name, item.file, y, sigma, None)
+    sigma = float(settings.sigma or 0)
+    y = np.asarray(operator(image))
+    noise = np.random.default_rng([settings.seed, item.number]).standard_normal(y.shape)
+    y = np.asarray(operator.project(y + sigma * noise)).astype(np.float32)
+    return Job(item.number, item.name, item.file, y, sigma, image)
+
+
+def _at_once(settings: Settings, sharding) -> int:
+    """How many images are restored at once, so that the samples of all of them fill a device."""
+    devices = 1 if sharding is None else sharding.mesh.size
+    samples = settings.batch_size or evaluation_batch() * devices
+    return max(1, samples // settings.samples)
+
+
+def _sample(
+    task: Task, jobs: list[Job], size: int, sharding, progress: bool
+) -> Iterator[tuple[Job, np.ndarray, float]]:
+    """Each with its samples [n, H, W, C], and in which share of steps CG converged."""
+    if not jobs:
+        return
+    settings, batch = task.settings, images.filled(jobs, size)
     key = jax.random.key(settings.seed)
+    sigma = settings.sigma
     samples, converged = jd.sample(
-        sampler,
-        steps,
-        key=jax.vmap(jax.random.fold_in, (None, 0))(key, np.array([job.number for job in jobs])),
+        _sampler(
+            task,
+            np.stack([job.y for job in batch]),
+            np.array([job.sigma for job in batch]) if sigma is None else sigma,
+        ),
+        task.steps,
+        key=jax.vmap(jax.random.fold_in, (None, 0))(key, np.array([job.number for job in batch])),
         n=settings.samples,
         batch_size=settings.batch_size,
-        progress=console.is_terminal,
+        progress=progress,
         keep=_converged,
         sharding=sharding,
         precision=settings.precision,
     )
-    if not np.all(converged):
-        warnings.warn(
-            f"conjugate gradients did not reach their tolerance in {np.mean(~converged):.0%} of the "
-            "steps: the operator is badly conditioned for so small a --sigma",
-            stacklevel=1,
-        )
-    return np.asarray(samples)
-
-
-def _gather(out: Path, report: dict[str, Any], single: bool) -> dict[str, Any]:
-    """Write metrics.json, of several hosts the first with what all of them did."""
-    out.mkdir(parents=True, exist_ok=True)
-
-    def write(name, content):
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        replace_file(out / name, lambda p: Path(p).write_text(text))
-
-    if jax.process_count() > 1:
-        parts = [f"metrics-{i}.json" for i in range(jax.process_count())]
-        write(parts[jax.process_index()], report)
-        hosts.wait("parts are written")
-        every = [json.loads((out / part).read_text()) for part in parts]
-        report["seconds"] = max(part["seconds"] for part in every)
-        report["images"] = dict(sorted(i for part in every for i in part["images"].items()))
-        report["failed"] = [line for part in every for line in part["failed"]]
-        hosts.wait("parts are read")
-        (out / parts[jax.process_index()]).unlink()
-    if hosts.first():
-        write("metrics.json", report | (next(iter(report["images"].values())) if single else {}))
-    return report
-
-
-def _print(console: Console, report: dict[str, Any], settings: Settings, out: Path) -> None:
-    images = report["images"]
-    console.print(_table(images, settings))
-    first = next(iter(images.values()), {})
-    if len(images) == 1 and "coverage" in first:
-        console.print(
-            f"error/spread {first['error_over_spread']:.2f} (1 is calibrated), coverage "
-            f"{first['coverage']:.2f} (nominal {first['coverage_nominal']:.2f})"
-        )
-    console.print(
-        f"{len(images)} × {settings.samples} samples in {report['seconds']:.1f} s: {out}/"
-    )
+    shares = np.mean(converged, axis=(0, 2))
+    yield from zip(jobs, np.asarray(samples), shares.tolist())
 
 
 def _converged(x, info):
@@ -179,107 +291,52 @@ def _converged(x, info):
     return info.get("cg_converged", True)
 
 
-def _choose_sampler(settings: Settings) -> tuple[str, Any]:
-    """The sampler that was named, else spectral where the prior has a table; and its table."""
-    if settings.sampler not in (None, *SPECTRAL):
-        return settings.sampler, None
-    try:
-        return settings.sampler or "spectral", jd.SpectralCovariance.load(settings.model)
-    except FileNotFoundError:
-        if settings.sampler is not None:
-            raise
-        return "pigdm-paper", None
+def _not_finite(job: Job, settings: Settings) -> str:
+    return (
+        f"{job.file}: {settings.sampler} gave samples that are not finite, nothing is written: try "
+        "another --sampler, a smaller --scale, or another --model"
+    )
 
 
-def _read_jobs(source, settings: Settings, operator, shape, output):
-    """This host's images that can be restored, a line for each that can't, whether it is one."""
-    if source is None:
-        if shape[0] != shape[1] or shape[2] != 3:
-            raise ValueError("the bundled portrait is square and RGB: name an image of your own")
-        example = data.example(shape[0])
-        return hosts.share([_job(0, "portrait", example, settings, operator)]), [], True
-    paths = data.list_images(source) if source.is_dir() else [source]
-    # A measurement has the operator's output shape, a clean image the prior's.
-    wanted = shape if settings.degrade else output
-    jobs, bad = [], []
-    stems = [p.stem for p in paths]
-    for i, path in hosts.share(list(enumerate(paths))):
-        try:
-            image = data.read_image(path, wanted[2])
-            try:
-                image = data.fit(image, wanted[:2], settings.fit)
-            except ValueError as e:
-                raise ValueError(f"{path}: {e} (--fit resize or --fit crop)") from e
-        except (ValueError, OSError) as e:
-            if not source.is_dir():
-                raise
-            bad.append(str(e))
-            continue
-        name = path.stem if stems.count(path.stem) == 1 else path.name
-        jobs.append(_job(i, name, image, settings, operator))
-    return jobs, bad, not source.is_dir()
+def _kept(out: Path, done: int, total: int) -> str:
+    if not done:
+        return f"no image was finished, the same command starts again ({printable(out)}/)"
+    return f"{done} of {total} images are in {printable(out)}/, the same command goes on"
 
 
-def _job(number, name, image, settings: Settings, operator) -> Job:
-    if not settings.degrade:
-        return Job(number, name, np.asarray(operator.project(image)), None)
-    y = np.asarray(operator(image))
-    noise = np.random.default_rng([settings.seed, number]).standard_normal(y.shape)
-    y = np.asarray(operator.project(y + settings.sigma * noise))
-    return Job(number, name, y.astype(np.float32), image)
+def _results(out: Path, found: Mapping[str, Any]) -> Iterable[Path]:
+    """The files that a restoration of those settings has written."""
+    for name in found.get("items", []):
+        if ".." not in PurePath(name).parts and not PurePath(name).is_absolute():
+            for file in FILES:
+                yield from (out / name).glob(file)
+    if (out / METRICS).exists() and "" not in found.get("items", []):
+        yield out / METRICS
 
 
-def _score(job: Job, samples: np.ndarray, operator, settings: Settings) -> dict[str, Any]:
-    """PSNR of everything where the truth is known; the Wiener filter's image either way."""
-    mean = samples.mean(0)
-    wiener = metrics.wiener(job.y, operator, settings.sigma, mean.shape)
-    result: dict[str, Any] = {"wiener": wiener}
-    residual = np.asarray(operator(mean)) - job.y
-    result["residual_rms"] = float(np.sqrt(np.mean(residual**2)))
-    if job.truth is not None:
-        if job.y.shape == job.truth.shape:
-            result["psnr_degraded"] = metrics.psnr(job.y, job.truth)
-        result |= {
-            "psnr_wiener": metrics.psnr(result["wiener"], job.truth),
-            "psnr_samples": [metrics.psnr(s, job.truth) for s in samples],
-            "psnr_restored": metrics.psnr(mean, job.truth),
-        }
-        if len(samples) > 1:
-            result |= metrics.calibration(samples[None], job.truth[None])
-    return result
+def _done(folders: Mapping[str, Path], single: bool) -> dict[str, dict[str, Any]]:
+    """The results that are there."""
+    found = {n: read_json(f / METRICS) for n, f in folders.items() if (f / METRICS).exists()}
+    return {n: next(iter(r["images"].values())) for n, r in found.items()} if single else found
 
 
-def _write_job(folder: Path, job: Job, samples: np.ndarray, wiener: np.ndarray) -> None:
-    """All pictures of one image: drawn in a temporary folder, then moved over."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
-    try:
-        data.write_image(temporary / "degraded.png", job.y)
-        data.write_image(temporary / "restored.png", samples.mean(0))
-        before = [("degraded", job.y), ("Wiener filter", wiener)]
-        figure = plot.posterior(samples, job.truth, before=before)
-        figure.savefig(temporary / "comparison.png", dpi=130)
-        for path in temporary.iterdir():
-            path.replace(folder / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _described(task: Task) -> dict[str, Any]:
+    """The settings as used, and the camera by its content: a file of that name may change."""
+    kept = {k: v for k, v in dataclasses.asdict(task.settings).items() if k not in FREE}
+    kept["precision"] = None if task.settings.precision is None else str(task.settings.precision)
+    return kept | {"camera": fingerprint.of_arrays(task.operator)}
 
 
-def _table(results: dict[str, dict[str, Any]], settings: Settings) -> Table:
-    table = Table("image", title=f"{settings.sampler}, {settings.steps} steps, PSNR in dB")
-    columns = {
-        "degraded": "psnr_degraded",
-        "Wiener filter": "psnr_wiener",
-        "one sample": "psnr_samples",
-        f"mean of {settings.samples}": "psnr_restored",
+def _report(task: Task, results, bad: list[str], seconds: Seconds) -> dict[str, Any]:
+    """The content of metrics.json."""
+    used = dataclasses.asdict(task.settings) | _described(task)
+    if hasattr(task.operator, "kernel"):
+        used["kernel_sum"] = float(np.sum(task.operator.kernel))
+    versions = {"jaxdiff": jd.__version__, "jax": jax.__version__}
+    return {
+        "settings": used,
+        "versions": versions | {"python": platform.python_version()},
+        **seconds.report(),
+        "images": results,
+        "failed": bad,
     }
-    scored = settings.degrade
-    for heading in columns if scored else ("residual rms",):
-        table.add_column(heading, justify="right")
-    for name, result in results.items():
-        if scored:
-            values = [result.get(key) for key in columns.values()]
-            table.add_row(name, *("–" if v is None else f"{np.mean(v):.2f}" for v in values))
-        else:
-            table.add_row(name, f"{result['residual_rms']:.4f}")
-    return table

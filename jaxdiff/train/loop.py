@@ -1,12 +1,10 @@
 """Train a prior: images → a folder that jaxdiff and diffusers load."""
 
-import csv
 import dataclasses
 import functools
-import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,72 +23,18 @@ import jaxdiff as jd
 from jaxdiff.data.pixels import Pixels, prepare
 from jaxdiff.nn.layers import average_pool
 from jaxdiff.schedules import DDPMSchedule
+from jaxdiff.train.folder import images_of, read_log, restore_newest, run_of, with_defaults
 from jaxdiff.train.model_card import export, model_card
 from jaxdiff.train.objective import noise_loss, validation_loss
-from jaxdiff.util import hosts
-from jaxdiff.util.files import replace_file, write_csv
+from jaxdiff.train.settings import Settings
+from jaxdiff.util import fingerprint, hosts, interrupts
+from jaxdiff.util.files import write_csv
+from jaxdiff.util.names import printable
 from jaxdiff.util.platform import jit, training_dtype, training_images
 from jaxdiff.util.pytree import pytree
 
-CONFIGS = {
-    # 4.3 million parameters, the bundled prior's: attention at a quarter of the size and below
-    "small": {
-        "sample_size": 64,
-        "block_out_channels": (32, 64, 128, 128),
-        "layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        "attention_head_dim": None,
-        "downsample_padding": 0,
-        "flip_sin_to_cos": False,
-        "freq_shift": 1,
-        "norm_eps": 1e-6,
-        "norm_num_groups": 16,
-    }
-}
-# The same without attention: it knows neither the image's size nor where in it a pixel is.
-CONFIGS["convolutional"] = CONFIGS["small"] | {
-    "down_block_types": ("DownBlock2D",) * 4,
-    "up_block_types": ("UpBlock2D",) * 4,
-    "add_attention": False,
-}
-
 COLUMNS = ("step", "loss", "validation_loss", "images_per_second")
 LOG_EVERY = 50
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a run is made of, besides its images and its network.
-
-    `learning_rate` is the highest, after `warmup` steps; `clip` the largest norm of a gradient;
-    `ema` the decay of the averaged weights; `half_size` the part of the steps that see the images
-    at half the size; `flip` mirrors half of them; `crop` takes squares at random places of images at
-    their own scale.
-
-    Raises:
-        ValueError: for a number out of its range.
-    """
-
-    steps: int = 50_000
-    batch_size: int = 32
-    learning_rate: float = 3e-4
-    warmup: int = 500
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    ema: float = 0.9995
-    half_size: float = 0.3
-    flip: bool = True
-    crop: bool = False
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("steps", "batch_size", "learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)}")
-        for name in ("ema", "half_size"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
 
 
 @functools.cache  # one object for the same settings: another one would compile another update
@@ -177,7 +121,7 @@ def train(
     source: str | Path,
     out: str | Path,
     config: jd.UNet2DConfig,
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     *,
     init: str | None = None,
     devices: int | None = None,
@@ -217,7 +161,9 @@ def train(
         ValueError: for images that are too few, an `out` of other settings, a config that can't
             be trained, a batch that the devices don't divide. OSError: for a full disk.
     """
-    out = Path(out)
+    out, source, settings = Path(out), Path(source), settings or Settings()
+    run = run_of(out)
+    run.check()
     if config.size is None or config.size[0] != config.size[1] or config.size[0] % 2:
         raise ValueError(f"sample_size: expected an even size of square images, got {config.size}")
     if config.dropout or config.class_embed_type or config.num_class_embeds:
@@ -229,32 +175,56 @@ def train(
     mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))
     if settings.batch_size % mesh.size:
         raise ValueError(f"batch_size: {settings.batch_size} is no multiple of {mesh.size} devices")
-    spread, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
-    described = {"source": str(source), "init": init, "config": config.to_dict()}
-    _check_run(out, described | dataclasses.asdict(settings))
-    hosts.wait("the folder is checked")  # before the first of several writes to it
-    if not hosts.first():
-        hosts.wait("images are decoded")  # by the first
-    pixels = prepare(
-        source,
-        out / "pixels",
-        config.size[0],
-        config.in_channels,
-        crop=settings.crop,
-        progress=progress,
-    )
-    if hosts.first():
-        hosts.wait("images are decoded")
-        text = json.dumps(described | dataclasses.asdict(settings), indent=2) + "\n"
-        replace_file(out / "settings.json", lambda p: Path(p).write_text(text))
-    if pixels.skipped:
-        warnings.warn(
-            f"{source}: {len(pixels.skipped)} images skipped, such as {pixels.skipped[0]}; all of them "
-            f"stand in {out}/pixels/images.json",
-            stacklevel=2,
-        )
-
     unet, schedule = _start(config, settings.seed, init)
+    described = {"source": str(source), "init": init, "config": config.to_dict()}
+    written = described | dataclasses.asdict(settings) | images_of(source)
+    if init is not None:
+        written["weights"] = fingerprint.of_arrays(nnx.state(unet))
+    interrupts.keep("no checkpoint was written, the same command starts again")
+    with run.hold(written, defaults=with_defaults(settings)):
+        if not hosts.first():
+            hosts.wait()  # the first decodes the images
+        pixels = prepare(
+            source,
+            out / "pixels",
+            config.size[0],
+            config.in_channels,
+            crop=settings.crop,
+            progress=progress,
+        )
+        if hosts.first():
+            hosts.wait()
+        if pixels.skipped:
+            warnings.warn(
+                f"{source}: {len(pixels.skipped)} images skipped, such as {pixels.skipped[0]}; all "
+                f"of them stand in {out}/pixels/images.json",
+                stacklevel=2,
+            )
+
+        def show(denoiser: jd.Denoiser, rows: list[dict[str, Any]], sample: bool) -> None:
+            """What people look at, and what others load."""
+            card = model_card(described, settings, pixels, rows, licence, command)
+            export(out / "model", denoiser, rows, card, sample)
+
+        every = save_every, sample_every
+        _run(out, unet, schedule, settings, pixels, mesh, every, show, progress)
+    return out / "model"
+
+
+def _run(
+    out: Path,
+    unet: jd.UNet2D,
+    schedule: jd.Schedule,
+    settings: Settings,
+    pixels: Pixels,
+    mesh: Mesh,
+    every: tuple[int, int],
+    show: Callable[[jd.Denoiser, list[dict[str, Any]], bool], None],
+    progress: bool,
+) -> None:
+    """The steps that are left, with a checkpoint after so many, and samples after so many."""
+    save_every, sample_every = every
+    spread, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
     graph, params = nnx.split(unet)
     optimizer = adamw(settings)
     state = State(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
@@ -264,33 +234,56 @@ def train(
     rows: list[dict[str, Any]] = []
     bar = tqdm(total=settings.steps, unit="step", disable=not progress)
     with ocp.CheckpointManager((out / "checkpoints").absolute(), options=options) as manager, bar:
-        if manager.latest_step() is not None:
-            state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
-            rows = [row for row in _read(out / "log.csv") if row["step"] <= int(state.step)]
-            bar.update(int(state.step))
+        state = restore_newest(manager, state)
+        rows = [row for row in read_log(out) if row["step"] <= int(state.step)]
+        bar.update(int(state.step))
+
+        def say() -> None:
+            step = manager.latest_step()
+            kept = "no checkpoint is" if step is None else f"the checkpoint of step {step} is"
+            interrupts.keep(f"{kept} in {printable(out)}/, the same command goes on from there")
+
+        def check(ok: bool, what: str, step: int) -> None:
+            if not ok:
+                raise ValueError(
+                    f"{what} at step {step} is not finite: stopped, with the last checkpoint of "
+                    f"step {manager.latest_step() or 0}: name another folder and a lower "
+                    "--learning-rate"
+                )
+
+        def checkpoint() -> None:
+            """The log first: it is there when the checkpoint is."""
+            if hosts.first():
+                write_csv(out / "log.csv", rows)
+            manager.save(int(state.step), args=ocp.args.StandardSave(state))
+            say()
 
         def save(sample: bool) -> None:
-            """What people look at, then the checkpoint: its log is there when it is."""
+            """What people look at, then the checkpoint."""
             if hosts.first():
                 weights = jax.tree.map(np.asarray, state.ema)  # of this host alone from here on
                 denoiser = jd.Denoiser(nnx.merge(graph, weights), schedule)
                 rows[-1]["validation_loss"] = validation_loss(denoiser, pixels.validation)
-                write_csv(out / "log.csv", rows)
-                card = model_card(described, settings, pixels, rows, licence, command)
-                export(out / "model", denoiser, rows, card, sample)
-            manager.save(int(state.step), args=ocp.args.StandardSave(state))
+                show(denoiser, rows, sample)
+            checkpoint()
 
         losses, started = [], time.perf_counter()
 
         def record() -> None:
             """A row of the log for the steps since the last one."""
             nonlocal losses, started
-            mean = float(jnp.stack(losses).mean())
+            of_each = np.array(losses)
+            finite = np.isfinite(of_each)
+            check(
+                bool(finite.all()), "the loss", int(state.step) - len(losses) + int(finite.argmin())
+            )
+            check(bool(_finite((state.params, state.ema))), "a weight", int(state.step))
             speed = len(losses) * settings.batch_size / (time.perf_counter() - started)
-            rows.append(dict(zip(COLUMNS, (int(state.step), mean, "", speed))))
-            bar.set_postfix_str(f"loss {mean:.4f}, {speed:.1f} images/s")
+            rows.append(dict(zip(COLUMNS, (int(state.step), float(of_each.mean()), "", speed))))
+            bar.set_postfix_str(f"loss {rows[-1]['loss']:.4f}, {speed:.1f} images/s")
             losses, started = [], time.perf_counter()
 
+        say()
         try:
             for step, batch in _batches(pixels, settings, int(state.step), spread):
                 small = step < settings.half_size * settings.steps
@@ -303,7 +296,7 @@ def train(
                     state,
                     batch,
                     small,
-                    images_at_once(settings.batch_size, config.size[0] // (1 + small), mesh.size),
+                    images_at_once(settings.batch_size, pixels.size // (1 + small), mesh.size),
                 )
                 losses.append(loss)
                 bar.update()
@@ -318,9 +311,13 @@ def train(
             if not state.step.is_deleted() and int(state.step) > (manager.latest_step() or 0):
                 if losses:
                     record()
-                save(sample=False)
+                checkpoint()
             raise
-    return out / "model"
+
+
+@jit
+def _finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _start(config, seed: int, init: str | None) -> tuple[jd.UNet2D, DDPMSchedule]:
@@ -332,22 +329,6 @@ def _start(config, seed: int, init: str | None) -> tuple[jd.UNet2D, DDPMSchedule
     if not isinstance(schedule, DDPMSchedule) or schedule.config.prediction_type != "epsilon":
         raise ValueError(f"init: {init} does not predict the noise of a DDPM schedule")
     return unet, schedule
-
-
-def _check_run(out: Path, settings: dict[str, Any]) -> None:
-    """That `out` is free for a run, or holds one of the same settings."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: name a folder")
-    path = out / "settings.json"
-    if path.exists():
-        # Settings that an older release did not have are its defaults.
-        found = dataclasses.asdict(Settings()) | json.loads(path.read_text())
-        settings = json.loads(json.dumps(settings))
-        differ = [k for k in settings if found.get(k) != settings[k]]
-        if differ:
-            raise ValueError(f"{out}: is a run of another {', '.join(differ)}: name another folder")
-    elif out.exists() and any(p.name != "pixels" for p in out.iterdir()):
-        raise ValueError(f"{out}: holds other files than a run: name another folder")
 
 
 def _batches(pixels: Pixels, settings: Settings, start: int, spread) -> Iterator[tuple[int, Any]]:
@@ -362,11 +343,3 @@ def _batches(pixels: Pixels, settings: Settings, start: int, spread) -> Iterator
         for step in range(start, settings.steps):
             batch, following = following.result(), reader.submit(read, step + 1)
             yield step, batch
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    with open(path, newline="") as file:
-        return [
-            {k: v and (int(v) if k == "step" else float(v)) for k, v in row.items()}
-            for row in csv.DictReader(file)
-        ]

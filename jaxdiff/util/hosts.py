@@ -1,8 +1,10 @@
 """Several devices, and several hosts through jax.distributed."""
 
+import contextlib
+import json
 import os
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -67,7 +69,58 @@ def first() -> bool:
     return jax.process_index() == 0
 
 
-def wait(name: str) -> None:
+def gather(content: Any) -> list[Any]:
+    """What every host calls this with, in the hosts' order; anything that JSON can say.
+
+    All hosts wait for each other here. In `joined` a host that failed is here too.
+
+    Raises:
+        ValueError: where another host failed.
+    """
+    if jax.process_count() == 1:
+        return [content]
+    every = [json.loads(text) for text in _gather_bytes(json.dumps([_failed, content]).encode())]
+    if not _failed and (others := [i for i, (failed, _) in enumerate(every) if failed]):
+        raise _OtherHost(f"stopped with host {others[0]}, which says why")
+    return [content for _, content in every]
+
+
+def wait() -> None:
     """Until every host is here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    gather(None)
+
+
+@contextlib.contextmanager
+def joined(several: bool) -> Iterator[None]:
+    """As one of several processes, or alone.
+
+    Where one host fails within, the others do so at their next `gather`, or at the end. Without
+    this they would wait for that host until JAX gives up, minutes later.
+    """
+    global _failed
+    if several:
+        join()
+    try:
+        yield
+        wait()
+    except _OtherHost:
+        raise
+    except Exception:
+        _failed = True
+        with contextlib.suppress(Exception):  # what failed here is the thing to say
+            wait()
+        raise
+
+
+class _OtherHost(ValueError):
+    """It has been told, and need not tell."""
+
+
+_failed = False
+
+
+def _gather_bytes(text: bytes) -> list[bytes]:
+    lengths = multihost_utils.process_allgather(np.array([len(text)]))[:, 0]
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(text)] = np.frombuffer(text, np.uint8)
+    return [row[:n].tobytes() for row, n in zip(multihost_utils.process_allgather(padded), lengths)]

@@ -1,0 +1,120 @@
+"""The files of one restored image, and its scores."""
+
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdiff import data, metrics, plot
+from jaxdiff.util.files import publish, temporary_folder, write_json
+
+METRICS = "metrics.json"
+FILES = (  # every name that `write` may write
+    METRICS, "degraded.png", "restored.png", "restored-16bit.png", "deviation-16bit.png",
+    "comparison.png", "draw-*.png",
+)  # fmt: skip
+
+
+class Job(NamedTuple):
+    """One image: what was measured with what noise, and the truth where it is known."""
+
+    number: int
+    name: str
+    file: str
+    y: np.ndarray
+    sigma: float
+    truth: np.ndarray | None
+
+
+class Restored(NamedTuple):
+    """Samples [n, H, W, C] of one image, and the classical restoration beside them."""
+
+    job: Job
+    samples: np.ndarray
+    wiener: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """What is taken for the restored image."""
+        return self.samples.mean(0)
+
+
+def restored(job: Job, samples: np.ndarray, operator) -> Restored:
+    """With the Wiener filter's image of the same measurement."""
+    return Restored(job, samples, metrics.wiener(job.y, operator, job.sigma, samples.shape[1:]))
+
+
+def score(done: Restored, operator) -> dict[str, Any]:
+    """The residual of the samples' mean; where the truth is known, PSNR (dB) and calibration."""
+    (job, samples, wiener), mean = done, done.mean
+    residual = np.asarray(operator(mean)) - job.y
+    result: dict[str, Any] = {
+        "file": job.file,
+        "sigma": job.sigma,
+        "residual_rms": float(np.sqrt(np.mean(residual**2))),
+    }
+    if job.truth is None:
+        return result
+    if job.y.shape == job.truth.shape:
+        result["psnr_degraded"] = metrics.psnr(job.y, job.truth)
+    result |= {
+        "psnr_wiener": metrics.psnr(wiener, job.truth),
+        "psnr_samples": [metrics.psnr(s, job.truth) for s in samples],
+        "psnr_restored": metrics.psnr(mean, job.truth),
+    }
+    if len(samples) > 1:
+        result |= metrics.calibration(samples[None], job.truth[None])
+    return result
+
+
+def write(
+    root: Path, folder: Path, done: Restored, result: dict[str, Any] | None, draws: bool
+) -> None:
+    """All files of one image into its folder in `root`, which has all of them or none.
+
+    Args:
+        result: its scores, the last file; None where the caller writes that.
+        draws: the single samples, too.
+    """
+    temporary = temporary_folder(root)
+    try:
+        job, samples, wiener = done
+        data.write_image(temporary / "degraded.png", job.y)
+        data.write_image(temporary / "restored.png", done.mean)
+        write_png16(temporary / "restored-16bit.png", done.mean)
+        if len(samples) > 1:
+            write_png16(temporary / "deviation-16bit.png", samples.std(0, ddof=1))
+        for number, sample in enumerate(samples if draws else [], 1):
+            data.write_image(temporary / f"draw-{number}.png", sample)
+        before = [("degraded", job.y), ("Wiener filter", wiener)]
+        figure = plot.posterior(samples, job.truth, before=before)
+        figure.savefig(temporary / "comparison.png", dpi=130)
+        if result is not None:
+            write_json(temporary / METRICS, result)
+        publish(temporary, folder, METRICS)
+    except OSError as e:
+        raise OSError(e.errno, e.strerror or str(e), str(folder)) from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_png16(path: Path, image: np.ndarray) -> None:
+    """An image [H, W, 1] or [H, W, 3] in [0, 1] as a PNG of 16 bits a channel: 65535 is 1.
+
+    Pillow writes such colours in no format.
+    """
+    height, width, channels = image.shape
+    pixels = np.round(np.clip(image, 0, 1) * 65535).astype(">u2").reshape(height, -1)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # each with filter 0: as it is
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    colour = {1: 0, 3: 2}[channels]  # grey, RGB
+    header = struct.pack(">2I5B", width, height, 16, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
