@@ -166,7 +166,8 @@ def memory() -> Iterator[tuple[str, str, str]]:
             lambda s, x, c: s.step(x, c, Draws(x))[0], compiler_options=compiler_options()
         )
         program = step.lower(sampler, jnp.zeros((64, 64, 3)), c).compile()
-        sizes.append(program.memory_analysis().temp_size_in_bytes / 1e6)
+        analysis: Any = program.memory_analysis()
+        sizes.append(analysis.temp_size_in_bytes / 1e6)
     yield (
         "nn/remat.py: computed again, kept",
         "temporaries of a DPS step of faces64",
@@ -175,7 +176,7 @@ def memory() -> Iterator[tuple[str, str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15, help="turns (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=FILE, help="default: %(default)s")
     arguments = parser.parse_args()
@@ -189,7 +190,7 @@ def main() -> None:
     before = (
         arguments.out.read_text(encoding="utf-8")
         if arguments.out.exists()
-        else __doc__.splitlines()[0] + "\n"
+        else str(__doc__).splitlines()[0] + "\n"
     )
     text = "\n".join(itertools.chain([before.rstrip(), "", heading, ""], table, lines)) + "\n"
     arguments.out.write_text(text, encoding="utf-8")

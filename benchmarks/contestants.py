@@ -76,7 +76,7 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
 
     import jaxdiff as jd
     from jaxdiff.cli.terminal import cache_compiled_programs
-    from jaxdiff.samplers.presets import named
+    from jaxdiff.samplers.presets import preset
     from jaxdiff.train import loop as train
     from jaxdiff.util.platform import jit
 
@@ -109,7 +109,7 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
     if workload.method != "ddpm":
         blur = jd.operators.Blur(np.ones((9, 9)) / 81, (workload.size, workload.size))
         y, table = np.clip(x[0] / 2 + 0.5, 0, 1), jd.SpectralCovariance.load("faces64")
-        sampler = named(workload.method, denoiser, blur, y, SIGMA, covariance=table)
+        sampler = preset(workload.method).sampler(denoiser, blur, y, SIGMA, covariance=table)
     steps = schedule.steps(workload.steps)
     rng = np.random.default_rng(1)
     noise = rng.standard_normal((workload.steps + 1, *x.shape)).astype("f")

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 import jaxdiff as jd
 from benchmarks.posterior import stored
-from jaxdiff.samplers.presets import named
+from jaxdiff.samplers.presets import preset
 from jaxdiff.util.files import replace_file, write_csv
 from jaxdiff.util.pytree import pytree
 
@@ -94,7 +94,7 @@ def draw(name: str, count: int, found, draws: int, key) -> np.ndarray:
     if name == "exact":
         x = prior.sample_posterior(key, operator, y, sigma, draws)
     else:
-        sampler = named(name, prior, operator, y, sigma, covariance=prior.covariance)
+        sampler = preset(name).sampler(prior, operator, y, sigma, covariance=prior.covariance)
         _, kept = jd.sample(sampler, prior.schedule.steps(count), key=key, n=draws, keep=last)
         x = np.asarray(kept[-1])
     return UNIT * x.reshape(draws, -1)

@@ -29,7 +29,7 @@ from benchmarks import affine, with_azula
 from jaxdiff import data, metrics
 from jaxdiff.commands.cameras import operator as named_operator
 from jaxdiff.samplers import jacobian
-from jaxdiff.samplers.presets import NAMES, named
+from jaxdiff.samplers.presets import NAMES, preset
 from jaxdiff.util.files import replace_file, write_csv
 
 LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm")
@@ -128,7 +128,7 @@ def build(cell: Cell, images: np.ndarray, denoiser, covariance):
     elif cell.sampler == "spectral-mean":
         sampler = jd.SpectralPosterior(denoiser, operator, y, sigma, covariance, draw=False)
     else:
-        sampler = named(cell.sampler, denoiser, operator, y, sigma, covariance=covariance)
+        sampler = preset(cell.sampler).sampler(denoiser, operator, y, sigma, covariance=covariance)
     return operator, sigma, y, sampler
 
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 import jaxdiff as jd
 from jaxdiff import data, metrics
-from jaxdiff.samplers.presets import named
+from jaxdiff.samplers.presets import preset
 from jaxdiff.train.objective import validation_loss
 
 SAMPLERS = (("pigdm-paper", 20), ("pigdm", 100), ("dps", 100))
@@ -34,7 +34,7 @@ def compare(checkpoint: str, images: np.ndarray, restored: int, levels: int) -> 
         steps = denoiser.schedule.steps(count)
         scores = []
         for i in tqdm(range(restored), desc=f"{checkpoint}, {name} {count}", unit="image"):
-            sampler = named(name, denoiser, blur, y[i], SIGMA)
+            sampler = preset(name).sampler(denoiser, blur, y[i], SIGMA)
             draw = jd.sample(sampler, steps, key=jax.random.fold_in(jax.random.key(0), i))
             scores.append(metrics.psnr(np.asarray(draw)[0], images[i]))
         row[f"{name} {count}, dB"] = float(np.mean(scores))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 import jaxdiff as jd
-from jaxdiff.samplers.presets import named
+from jaxdiff.samplers.presets import preset
 from jaxdiff.util.files import replace_file
 
 AROUND = ("ThunkExecutor", "while", "call", "conditional")  # hold other operations
@@ -56,7 +56,7 @@ def main() -> None:
         raise SystemExit(f"--model: {arguments.model} names no sample_size in its config")
     blur = jd.operators.Blur(np.ones((9, 9)) / 81, size)
     y = np.random.default_rng(0).random((*size, unet.config.in_channels)).astype("f")
-    sampler = named(arguments.sampler, jd.Denoiser(unet, schedule), blur, y, 10 / 255)
+    sampler = preset(arguments.sampler).sampler(jd.Denoiser(unet, schedule), blur, y, 10 / 255)
 
     def draw(seed):
         images = jd.sample(

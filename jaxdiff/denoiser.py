@@ -104,6 +104,7 @@ class Denoiser(Prior):
     remat: bool = static(default=False)
 
     def __post_init__(self):
+        self.schedule.check()
         c = self.network.config
         variance_type = getattr(getattr(self.schedule, "config", None), "variance_type", "")
         learned = variance_type.startswith("learned")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxdiff.checkpoints.diffusers import load
 from jaxdiff.covariance import SpectralCovariance
@@ -19,7 +20,7 @@ class Restoration(NamedTuple):
     """Posterior samples [n, H, W, C] in [0, 1], their mean and their standard deviation [H, W, C].
 
     With a leading axis B for a batch of measurements; `std` is None for a single draw. `sampler` and
-    `steps` say what drew them.
+    `steps` say what drew them, `kept` is what a `keep=` recorded.
     """
 
     draws: jax.Array
@@ -27,12 +28,13 @@ class Restoration(NamedTuple):
     std: jax.Array | None
     sampler: str
     steps: int
+    kept: Any = None
 
 
 def restore(
     y,
     operator: Operator | Stack,
-    sigma: float | Noise,
+    sigma: float | np.ndarray | Noise,
     *,
     prior: "str | Path | Prior" = "faces64",
     n: int = 9,
@@ -58,7 +60,7 @@ def restore(
         scale: of the guidance; by default the preset's.
         covariance: a `jd.SpectralCovariance`; by default the one beside the prior.
         key: a `jax.random.key`, by default that of seed 0.
-        options: of `jd.sample`: progress, batch_size, sharding, precision.
+        options: of `jd.sample`: keep, progress, batch_size, sharding, precision.
 
     Raises:
         ValueError, TypeError: for a measurement, operator, noise or sampler that do not go together.
@@ -79,12 +81,15 @@ def restore(
     count = steps or chosen.steps
     method = chosen.sampler(denoiser, operator, y, sigma, scale, covariance)
     key = jax.random.key(0) if key is None else key
-    draws: Any = sample(method, denoiser.schedule.steps(count), key=key, n=n, **options)
+    found: Any = sample(method, denoiser.schedule.steps(count), key=key, n=n, **options)
+    draws, kept = found if options.get("keep") is not None else (found, None)
     std = draws.std(-4, ddof=1) if n > 1 else None
-    return Restoration(draws, draws.mean(-4), std, name, count)
+    return Restoration(draws, draws.mean(-4), std, name, count, kept)
 
 
-def default_sampler(operator: Operator | Stack, sigma: float | Noise, covariance: Any) -> str:
+def default_sampler(
+    operator: Operator | Stack, sigma: float | np.ndarray | Noise, covariance: Any
+) -> str:
     """The name of the sampler for what is to be restored."""
     gaussian = isinstance(sigma, Gaussian) or not isinstance(sigma, Noise)
     if not (gaussian and isinstance(first(operator), Linear)):

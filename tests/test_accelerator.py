@@ -23,7 +23,7 @@ import jaxdiff as jd
 from benchmarks.__main__ import CELEBAHQ
 from jaxdiff import data, metrics
 from jaxdiff.nn.unet import abstract_unet
-from jaxdiff.samplers.presets import named
+from jaxdiff.samplers.presets import preset
 from jaxdiff.train import loop as train
 from jaxdiff.util.platform import jit
 from tests.parity.configs import CONFIGS
@@ -143,7 +143,7 @@ def sampler_of(method, prior, y, dtype=jnp.float32):
     table = jd.SpectralCovariance.load("faces64")
     # With modulation it draws more than is given, and in float64 other numbers.
     table = dataclasses.replace(table, modulation=None)
-    return named(method, denoiser, blur, y, SIGMA, covariance=table)
+    return preset(method).sampler(denoiser, blur, y, SIGMA, covariance=table)
 
 
 def run_of_torch(method, prior, photograph):

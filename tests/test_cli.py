@@ -18,7 +18,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import jaxdiff as jd
 from jaxdiff import cli, data, metrics
-from jaxdiff.samplers.presets import NAMES, SPECTRAL, named
+from jaxdiff.samplers.presets import NAMES, preset
 from tests.conftest import shared
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import torch_unet
@@ -158,7 +158,7 @@ def test_calibrate(run, tmp_path, tiny):
     """Beside a checkpoint that diffusers then still loads; restore then uses it by itself."""
     assert run("convert", tiny, "model")[0] == 0
     (tmp_path / "model/spectral_covariance.safetensors").unlink()
-    for name in SPECTRAL:
+    for name in ("spectral", "spectral-jacobian"):
         code, _, err = run("restore", "--model", "model", "--sampler", name)
         assert code == 2 and "jaxdiff calibrate" in err
     folder = Path(jd.__file__).parent / "assets/faces"
@@ -183,19 +183,19 @@ def test_calibrate(run, tmp_path, tiny):
 def test_sampler_names():
     prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())
     blur, y = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8)), np.zeros((8, 8, 1))
-    made = {n: named(n, prior, blur, y, 0.1, covariance=prior.covariance) for n in NAMES}
+    made = {n: preset(n).sampler(prior, blur, y, 0.1, covariance=prior.covariance) for n in NAMES}
     assert [type(s).__name__ for s in made.values()] == [
         *("SpectralPosterior", "SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS")
     ]
-    assert [made[n].jacobian for n in SPECTRAL] == [False, True]
+    assert [made[n].jacobian for n in ("spectral", "spectral-jacobian")] == [False, True]
     assert (made["pigdm-paper"].variance, made["pigdm"].variance) == ("paper", "course")
     assert (made["dps"].step_size, made["dps-adaptive"].step_size) == ("fixed", "adaptive")
     with pytest.raises(ValueError, match="covariance"):
-        named("spectral", prior, blur, y, 0.1)
+        preset("spectral").sampler(prior, blur, y, 0.1)
     with pytest.raises(ValueError, match="scale"):
-        named("spectral", prior, blur, y, 0.1, 2.0, prior.covariance)
+        preset("spectral").sampler(prior, blur, y, 0.1, 2.0, prior.covariance)
     with pytest.raises(ValueError, match="expected one of spectral"):
-        named("ddrm", prior, blur, y, 0.1)
+        preset("ddrm").sampler(prior, blur, y, 0.1)
 
 
 def test_memory_and_precision(run, tmp_path, tiny, fast):

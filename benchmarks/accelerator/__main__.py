@@ -86,7 +86,7 @@ def precision(out: Path, seconds: float) -> None:
     import jaxdiff as jd
     from jaxdiff import data, metrics
     from jaxdiff.cli.terminal import cache_compiled_programs
-    from jaxdiff.samplers.presets import named
+    from jaxdiff.samplers.presets import preset
 
     cache_compiled_programs()
     many, count = (4, 2) if DRY else (32, 50)
@@ -100,7 +100,7 @@ def precision(out: Path, seconds: float) -> None:
     def draw(name, level, n, batch_size):
         sampler = jd.DDPM(denoiser)
         if name != "ddpm":
-            sampler = named(name, denoiser, blur, y, SIGMA, covariance=table)
+            sampler = preset(name).sampler(denoiser, blur, y, SIGMA, covariance=table)
         options = {"precision": level, "batch_size": batch_size}
         began = time.perf_counter()
         images = np.asarray(jd.sample(sampler, steps, key=jax.random.key(0), n=n, **options))

@@ -30,7 +30,7 @@ def main() -> None:
     arrays = {}
     for split in ("train", "val"):
         files = packed_files(arguments.source, split)
-        files = [smaller(content, arguments.side, arguments.quality) for content in files]
+        files = [smaller(bytes(content), arguments.side, arguments.quality) for content in files]
         arrays[f"{split}_bytes"] = np.frombuffer(b"".join(files), np.uint8)
         arrays[f"{split}_offsets"] = np.cumsum([0, *map(len, files)])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

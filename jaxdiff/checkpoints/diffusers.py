@@ -28,7 +28,7 @@ from jaxdiff.checkpoints.tensors import Tensors
 from jaxdiff.checkpoints.weights import STEM, open_weights
 from jaxdiff.nn.config import UNet2DConfig
 from jaxdiff.nn.unet import UNet2D, abstract_unet
-from jaxdiff.schedules.ddpm import Schedule, check_prediction
+from jaxdiff.schedules import Schedule
 from jaxdiff.util.files import read_json
 from jaxdiff.util.together import write_together
 
@@ -246,7 +246,7 @@ def _load(source: str | Path, files: _Files, dtype) -> tuple[UNet2D, Schedule]:
 
 def _schedule(config: dict[str, Any]) -> Schedule:
     schedule = Schedule.from_config(config)
-    check_prediction(schedule)
+    schedule.check()
     return schedule
 
 

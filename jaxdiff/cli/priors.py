@@ -137,7 +137,7 @@ def calibrate(
         good, bad = read_all(images, denoiser.shape, "resize", n)
         known = np.stack(list(good.values()))
     elif images is not None:
-        known = data.load_images(images, denoiser.shape[:2], n=n)
+        known = data.load_images(images, denoiser.shape[:2], n=n, channels=denoiser.shape[2])
     say("compiling…")
     covariance = jd.SpectralCovariance.estimate(
         denoiser, known, key=jax.random.key(seed), n=n, levels=levels, progress=progress()

@@ -80,7 +80,7 @@ def restore(
         typer.Option(
             help="Steps, each an evaluation of the network.",
             min=1,
-            show_default="10 for spectral, 20 for the others",
+            show_default="10 for spectral, 20 for pigdm-paper, 100 for pigdm, 1000 for dps",
         ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 9,

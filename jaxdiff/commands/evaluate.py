@@ -13,7 +13,7 @@ import jaxdiff as jd
 from jaxdiff import data, metrics, plot
 from jaxdiff.commands import images
 from jaxdiff.data import Dataset
-from jaxdiff.samplers.presets import NAMES, SPECTRAL, check_name, named
+from jaxdiff.samplers.presets import NAMES, preset
 from jaxdiff.util import fingerprint, hosts, interrupts
 from jaxdiff.util.files import read_csv, replace_file, write_csv, write_text
 from jaxdiff.util.names import printable
@@ -53,13 +53,13 @@ def evaluate_folder(
     if denoiser.shape is None:
         raise ValueError(f"--model: {model} names no sample_size in its config")
     covariance = None
-    if samplers is None or set(SPECTRAL) & set(samplers):
+    if any(preset(name).needs_table for name in samplers or NAMES):
         try:
             covariance = jd.SpectralCovariance.load(model)
         except FileNotFoundError:
             if samplers is not None:
                 raise
-    names = samplers or [n for n in NAMES if covariance is not None or n not in SPECTRAL]
+    names = samplers or [n for n in NAMES if covariance is not None or not preset(n).needs_table]
     dataset, bad = _dataset(source, denoiser.shape, seed, fit)
     rows = evaluate(
         dataset,
@@ -126,8 +126,8 @@ def evaluate(
     run.check()
     samplers, steps = list(dict.fromkeys(samplers)), sorted(set(steps))
     _check(samplers)
-    for name in SPECTRAL:
-        if name in samplers and covariance is None:
+    for name in samplers:
+        if preset(name).needs_table and covariance is None:
             raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
     coefficients = {count: denoiser.schedule.steps(count) for count in steps}
     settings = {"seed": dataset.seed, "data": _fingerprint(dataset)}
@@ -185,7 +185,7 @@ def _run(out: Path) -> Run:
 
 def _check(samplers: Sequence[str]) -> None:
     for name in samplers:
-        check_name(name)
+        preset(name)
 
 
 def _dataset(source: Path | None, shape, seed: int, fit: str) -> tuple[Dataset, list[str]]:
@@ -234,8 +234,7 @@ def _restore(
     chosen = [dataset[i] for i in batch]
     shape = (chosen[0].image.shape[0], chosen[0].image.shape[1])
     blurs = [jd.operators.Blur(m.kernel, shape) for m in chosen]
-    sampler = named(
-        name,
+    sampler = preset(name).sampler(
         denoiser,
         jd.operators.Stack(blurs),
         np.stack([m.y for m in chosen]),

@@ -18,7 +18,8 @@ from jaxdiff.commands import images
 from jaxdiff.commands.cameras import operator as named_operator
 from jaxdiff.commands.noise_level import estimate_sigma
 from jaxdiff.commands.pictures import FILES, METRICS, Job, restored, score, write
-from jaxdiff.samplers.presets import SPECTRAL, check_name, named
+from jaxdiff.restoration import default_sampler
+from jaxdiff.samplers.presets import preset
 from jaxdiff.util import fingerprint, hosts, interrupts
 from jaxdiff.util.files import read_json, write_json
 from jaxdiff.util.names import folder_names, printable
@@ -60,7 +61,6 @@ class Task(NamedTuple):
     settings: Settings
     denoiser: jd.Denoiser
     covariance: jd.SpectralCovariance | None
-    steps: Any
     operator: Any
     shape: tuple[int, int, int]  # of an image
     output: tuple[int, ...]  # of a measurement
@@ -109,7 +109,9 @@ def restore_images(
     items = _items(source, out)
     task = _task(settings)
     # What a sampler refuses, and one bad image, are known before anything is written.
-    _sampler(task, np.zeros((1, *task.output), np.float32), settings.sigma or 0.1)
+    used, y = task.settings, np.zeros(task.output, np.float32)
+    camera, sigma = task.operator, settings.sigma or 0.1
+    preset(str(used.sampler)).sampler(task.denoiser, camera, y, sigma, used.scale, task.covariance)
     if single:
         _read(task, items[0])
     compared = _described(task) | {
@@ -189,7 +191,7 @@ def _task(settings: Settings) -> Task:
     A sampler that nobody named is spectral where the prior has a table.
     """
     if settings.sampler is not None:
-        check_name(settings.sampler)
+        preset(settings.sampler)
     recipe = settings.operator
     if recipe is None:
         raise ValueError(
@@ -210,24 +212,19 @@ def _task(settings: Settings) -> Task:
     if (shape := denoiser.shape) is None:
         raise ValueError(f"--model: {settings.model} names no sample_size in its config")
     name, covariance = settings.sampler, None
-    if name is None or name in SPECTRAL:
+    if name is None or preset(name).needs_table:
         try:
             covariance = jd.SpectralCovariance.load(settings.model)
         except FileNotFoundError:
             if name is not None:
                 raise
-        name = name or ("pigdm-paper" if covariance is None else "spectral")
-    count = settings.steps or (10 if name in SPECTRAL else 20)
-    used = dataclasses.replace(settings, sampler=name, steps=count)
     operator = named_operator(recipe, shape[:2])
+    name = name or default_sampler(operator, settings.sigma or 0.1, covariance)
+    count = settings.steps or preset(name).steps
+    schedule.steps(count)  # which the schedule may not have
+    used = dataclasses.replace(settings, sampler=name, steps=count)
     output = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, np.float32)).shape
-    return Task(used, denoiser, covariance, schedule.steps(count), operator, shape, output)
-
-
-def _sampler(task: Task, y: np.ndarray, sigma: Any) -> Any:
-    """Of a batch of measurements [B, *output] and one σ or B: where a name becomes a sampler."""
-    name, scale = str(task.settings.sampler), task.settings.scale
-    return named(name, task.denoiser, task.operator, y, sigma, scale, task.covariance)
+    return Task(used, denoiser, covariance, operator, shape, output)
 
 
 def _read(task: Task, item: Item) -> Job:
@@ -267,13 +264,15 @@ def _sample(
     settings, batch = task.settings, images.filled(jobs, size)
     key = jax.random.key(settings.seed)
     sigma = settings.sigma
-    samples, converged = jd.sample(
-        _sampler(
-            task,
-            np.stack([job.y for job in batch]),
-            np.array([job.sigma for job in batch]) if sigma is None else sigma,
-        ),
-        task.steps,
+    found = jd.restore(
+        np.stack([job.y for job in batch]),
+        task.operator,
+        np.array([job.sigma for job in batch]) if sigma is None else sigma,
+        prior=task.denoiser,
+        covariance=task.covariance,
+        sampler=settings.sampler,
+        steps=settings.steps,
+        scale=settings.scale,
         key=jax.vmap(jax.random.fold_in, (None, 0))(key, np.array([job.number for job in batch])),
         n=settings.samples,
         batch_size=settings.batch_size,
@@ -282,8 +281,8 @@ def _sample(
         sharding=sharding,
         precision=settings.precision,
     )
-    shares = np.mean(converged, axis=(0, 2))
-    yield from zip(jobs, np.asarray(samples), shares.tolist())
+    shares = np.mean(found.kept, axis=(0, 2))
+    yield from zip(jobs, np.asarray(found.draws), shares.tolist())
 
 
 def _converged(x, info):

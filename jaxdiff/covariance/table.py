@@ -204,7 +204,7 @@ class SpectralCovariance:
         try:
             with safe_open(path, framework="numpy") as file:
                 return cls(**{name: file.get_tensor(name) for name in file.keys()})
-        except (SafetensorError, TypeError) as e:
+        except (SafetensorError, TypeError, ValueError) as e:
             raise ValueError(f"{path}: not a table of spectral covariances ({e})") from e
 
 

@@ -52,9 +52,9 @@ class Pixels:
         mirrored = (rng.random(size) < 0.5) & flip
         places = rng.random((size, 2))
         images = np.empty((size, *self.validation.shape[1:]), np.uint8)
-        for image, i, at, mirror in zip(images, chosen, places, mirrored):
+        for place, (i, at, mirror) in enumerate(zip(chosen, places, mirrored)):
             square = _crop(self.train[int(i)], self.size, at)
-            image[...] = square[:, ::-1] if mirror else square
+            images[place] = square[:, ::-1] if mirror else square
         return images
 
 

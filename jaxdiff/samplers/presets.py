@@ -71,14 +71,3 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"sampler: expected one of {', '.join(PRESETS)}, got {name!r}")
     return PRESETS[name]
-
-
-SPECTRAL = tuple(name for name, row in PRESETS.items() if row.needs_table)
-
-
-def named(name, denoiser, operator, y, sigma, scale=None, covariance=None):
-    """The sampler of a preset."""
-    return preset(name).sampler(denoiser, operator, y, sigma, scale, covariance)
-
-
-check_name = preset

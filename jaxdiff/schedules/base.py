@@ -190,6 +190,10 @@ class Schedule(ABC):
         """The time next to the data."""
         return 0
 
+    def check(self) -> None:
+        """Raises ValueError where no network can be read at some of the levels."""
+        return
+
     def bounded(self, x0):
         """x̂₀ within the range that the schedule's config promises."""
         return x0

@@ -128,17 +128,6 @@ def _check_fields(config: ScheduleConfig) -> None:
         fail("steps_offset", f"less than the {count} training steps", config.steps_offset)
 
 
-def check_prediction(schedule: "Schedule") -> None:
-    """Raise a ValueError where x̂₀ = (x_t − √(1 − ᾱ_t)·ε̂)/√ᾱ_t divides by 0 in float32."""
-    smallest = schedule.alphas_cumprod.min()
-    epsilon = schedule.config.prediction_type == "epsilon"
-    if epsilon and smallest < np.finfo(np.float32).tiny:
-        raise ValueError(
-            "prediction_type: epsilon says nothing about x₀ where ᾱ = 0, as at the end of this "
-            "schedule (rescale_betas_zero_snr, or a β of 1): expected v_prediction or sample"
-        )
-
-
 def _cosine(u: float) -> float:
     return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
 
@@ -261,6 +250,15 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
                 return Scalings(1, at.t, 0, 1, 1, (1 / at.sigma, -at.alpha / at.sigma))
             case _:
                 return Scalings(1, at.t, at.alpha, -at.sigma, 1, (at.sigma, at.alpha))
+
+    def check(self) -> None:
+        """ε says nothing about x₀ where ᾱ = 0: x̂₀ would divide by it."""
+        smallest = self.alphas_cumprod.min()
+        if self.config.prediction_type == "epsilon" and smallest < np.finfo(np.float32).tiny:
+            raise ValueError(
+                "prediction_type: epsilon says nothing about x₀ where ᾱ = 0, as at the end of this "
+                "schedule (rescale_betas_zero_snr, or a β of 1): expected v_prediction or sample"
+            )
 
     def bounded(self, x0):
         """Dynamic thresholding (Saharia et al. 2022, per image), or clipping to the config's range."""

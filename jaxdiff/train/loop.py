@@ -214,7 +214,7 @@ def train(
 def _run(
     out: Path,
     unet: jd.UNet2D,
-    schedule: jd.Schedule,
+    schedule: DDPMSchedule,
     settings: Settings,
     pixels: Pixels,
     mesh: Mesh,
