@@ -224,7 +224,7 @@ with jax.enable_x64(True):
     unclipped = jd.Schedule.from_config(schedule.to_config() | {"clip_sample": False})
     ddpm = jd.DDPM(jd.Denoiser(unet64, unclipped))
     steps = unclipped.steps(100)
-    step = jax.jit(lambda sampler, x, c, z: sampler.step(x, c, z)[0])
+    step = jax.jit(lambda sampler, x, c, z: sampler.step(x, c, jd.samplers.Draws(z))[0])
     x_t, z = np.random.default_rng(3).standard_normal((2, *denoiser.shape))
     for i in (5, 50, 95):
         c = jax.tree.map(lambda v, i=i: v[i], steps)

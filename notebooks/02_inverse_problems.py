@@ -41,7 +41,6 @@ from typing import Any
 from IPython.display import Markdown
 
 from jaxdiff.commands.evaluate import evaluate, markdown
-from jaxdiff.util.pytree import pytree
 
 MODEL = "faces64"  # or "google/ddpm-ema-celebahq-256"
 unet, schedule = jd.load(MODEL)
@@ -197,7 +196,7 @@ with jax.enable_x64(True):
 
 
 # %%
-@pytree
+@jd.pytree
 class Weighted:
     """W A: any differentiable map of one image with a `shape` can be DPS's operator."""
 
