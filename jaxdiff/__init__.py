@@ -8,6 +8,8 @@
 (4, 64, 64, 3)
 """
 
+from typing import TYPE_CHECKING
+
 from jaxdiff import data, metrics, noise, operators, priors, samplers, schedules
 from jaxdiff.checkpoints.diffusers import load, save
 from jaxdiff.covariance import SpectralCovariance
@@ -22,6 +24,9 @@ from jaxdiff.schedules import Level, Schedule, ScheduleConfig, Steps
 from jaxdiff.util import moved
 from jaxdiff.util.pytree import pytree, static
 from jaxdiff.wiener import wiener
+
+if TYPE_CHECKING:
+    from jaxdiff import plot
 
 moved.install()
 

@@ -4,7 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.core
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxdiff.operators import Affine, Operator
 from jaxdiff.schedules import Level, Schedule
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import pytree, static
 
 
@@ -68,13 +69,25 @@ class Prior(ABC):
         return self.decode.pinv(image)
 
 
+class Network(Protocol):
+    """What a `Denoiser` asks of a network: a pytree with the fields of diffusers' config."""
+
+    config: Any
+    dtype: Any
+
+    def __call__(self, x: jax.Array, t: Any, class_labels: Any = None) -> jax.Array:
+        """The output [n, H, W, C] for x [n, H, W, C] at a time t."""
+        ...
+
+
 @pytree
 class Denoiser(Prior):
     """x̂₀(x_t, t) = E[x₀ | x_t] by a network, as the schedule reads its output.
 
     For DDPM checkpoints, by prediction type: epsilon: x̂₀ = (x_t − √(1−ᾱ_t)·ε̂)/√ᾱ_t; sample: x̂₀ is
     the output; v_prediction: x̂₀ = √ᾱ_t·x_t − √(1−ᾱ_t)·v̂. Then dynamic thresholding or clipping,
-    as the schedule's config says.
+    as the schedule's config says. It may be differentiated in reverse mode (`jax.grad`, `jax.vjp`); its
+    convolutions' gradients are written out and leave no forward mode (`jax.jvp`).
 
     Args:
         network, schedule: what `jd.load` returns; the network is any pytree called as
@@ -97,9 +110,9 @@ class Denoiser(Prior):
         (64, 64, 3)
     """
 
-    network: Any
+    network: Network
     schedule: Schedule
-    class_label: Any = None
+    class_label: int | Array | None = None
     decode: Operator = Affine(0.5, 0.5)
     remat: bool = static(default=False)
 
@@ -162,7 +175,8 @@ class Denoiser(Prior):
             labels = jnp.asarray(labels)
             labels = jnp.broadcast_to(labels, (batch.shape[0], *labels.shape))
         # A network of one's own need not know remat.
-        network = partial(self.network, remat=True) if self.remat else self.network
+        network: Any = self.network
+        network = partial(network, remat=True) if self.remat else network
         output = network(s.into * batch, s.time, labels).astype(x.dtype)
         output, variance = self.schedule.split(output.reshape(*x.shape[:-1], -1))
         x0_hat = (s.skip * x + s.out * output) * s.gain

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdiff.noise import Gaussian, Noise
 from jaxdiff.operators import Operator, Stack
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import concrete, pytree
 
 SIGMA_ZERO = 1e-8  # what σ = 0 counts as where it divides, as in the course
@@ -35,7 +36,7 @@ class Observation:
     """
 
     operator: Operator
-    y: Any
+    y: Array
     noise: Noise | None = None
 
     def __matmul__(self, decode: Operator) -> "Observation":

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxdiff.checkpoints.diffusers import load
 from jaxdiff.covariance import SpectralCovariance
@@ -12,8 +11,10 @@ from jaxdiff.denoiser import Denoiser, Prior, as_prior
 from jaxdiff.noise import Gaussian, Noise
 from jaxdiff.observation import first
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
+from jaxdiff.samplers.base import Covariance
 from jaxdiff.samplers.presets import preset
 from jaxdiff.sampling import sample
+from jaxdiff.util.arrays import Array, Number
 
 
 class Restoration(NamedTuple):
@@ -32,17 +33,17 @@ class Restoration(NamedTuple):
 
 
 def restore(
-    y,
+    y: Array,
     operator: Operator | Stack,
-    sigma: float | np.ndarray | Noise,
+    sigma: Number | Noise,
     *,
     prior: "str | Path | Prior" = "faces64",
     n: int = 9,
     sampler: str | None = None,
     steps: int | None = None,
     scale: float | None = None,
-    covariance: Any = None,
-    key=None,
+    covariance: Covariance | None = None,
+    key: jax.Array | None = None,
     **options: Any,
 ) -> Restoration:
     """Draw images that a measurement y = A(x) + noise could be of.
@@ -88,7 +89,7 @@ def restore(
 
 
 def default_sampler(
-    operator: Operator | Stack, sigma: float | np.ndarray | Noise, covariance: Any
+    operator: Operator | Stack, sigma: Number | Noise, covariance: Covariance | None
 ) -> str:
     """The name of the sampler for what is to be restored."""
     gaussian = isinstance(sigma, Gaussian) or not isinstance(sigma, Noise)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import operator
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 
 from jaxdiff.samplers.base import Draws, Sampler
 from jaxdiff.schedules import Steps
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.platform import choices, jit, over_samples
 from jaxdiff.util.pytree import describe, pytree, replace_leaf
 
@@ -30,13 +32,13 @@ class _Samples:
 
 
 def sample(
-    sampler,
+    sampler: Sampler,
     steps: Steps,
     *,
-    key=None,
+    key: jax.Array | None = None,
     n: int = 1,
-    noise=None,
-    keep=None,
+    noise: Array | None = None,
+    keep: Callable[[jax.Array, dict[str, Any]], Any] | None = None,
     progress: bool = False,
     batch_size: int | None = None,
     sharding: NamedSharding | None = None,

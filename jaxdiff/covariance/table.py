@@ -14,6 +14,7 @@ from jaxdiff.denoiser import as_prior
 from jaxdiff.linalg import small_matrices as matrices
 from jaxdiff.linalg.fields import Modulated, Stationary, contrast
 from jaxdiff.schedules import Level
+from jaxdiff.util.arrays import Array, Number
 from jaxdiff.util.files import replace_file
 from jaxdiff.util.pytree import concrete, field, pytree
 
@@ -54,11 +55,13 @@ class SpectralCovariance:
         (64, 33, 3, 3)
     """
 
-    table: Any = field(converter=np.asarray)
-    timesteps: Any = field(converter=np.asarray)
-    alphas_cumprod: Any = field(converter=np.asarray)
-    spacing: Any = field(converter=np.asarray)
-    modulation: Any = field(default=None, converter=lambda m: None if m is None else np.asarray(m))
+    table: Array = field(converter=np.asarray)
+    timesteps: Array = field(converter=np.asarray)
+    alphas_cumprod: Array = field(converter=np.asarray)
+    spacing: Number = field(converter=np.asarray)
+    modulation: Array | None = field(
+        default=None, converter=lambda m: None if m is None else np.asarray(m)
+    )
 
     def __post_init__(self):
         levels, channels = len(self.timesteps), self.table.shape[-1]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.noise.base import Noise
+from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, pytree
 
 
@@ -40,7 +41,7 @@ class Gaussian(Noise):
         -4.0
     """
 
-    sigma: Any = field(converter=as_deviation)
+    sigma: Number = field(converter=as_deviation)
 
     def log_prob(self, y, mean) -> jax.Array:
         """−‖y − mean‖²/(2σ²)."""

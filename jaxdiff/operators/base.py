@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.linalg.cg import conjugate_gradients
+from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, is_pytree, pytree, static
 
 Shape = tuple[int, ...]
@@ -198,7 +199,7 @@ class LinearCompose(Linear):
 class Scale(Linear):
     """The map x → scale·x."""
 
-    scale: Any
+    scale: Number
 
     def __call__(self, x):
         x = jnp.asarray(x)
@@ -232,8 +233,8 @@ class Affine(Operator):
         [0.0, 1.0]
     """
 
-    scale: Any = field(converter=np.float64)
-    shift: Any = field(converter=np.float64)
+    scale: Number = field(converter=np.float64)
+    shift: Number = field(converter=np.float64)
 
     def __post_init__(self):
         if not self.scale:

@@ -1,13 +1,13 @@
 """Circular blur by FFT."""
 
 from dataclasses import InitVar
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators.base import Linear
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import pytree, static
 
 
@@ -33,7 +33,7 @@ class Blur(Linear):
         (8, 8, 3)
     """
 
-    kernel: Any
+    kernel: Array
     shape: tuple[int, int] = static()
     normalize: InitVar[bool] = False
 

@@ -1,12 +1,11 @@
 """Lost colour."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators.base import Linear
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import field, pytree
 
 
@@ -25,8 +24,9 @@ class Grey(Linear):
         (8, 8, 1)
     """
 
-    weights: Any = field(
-        default=(0.299, 0.587, 0.114), converter=lambda weights: np.asarray(weights, np.float64)
+    weights: Array = field(
+        default_factory=lambda: np.array((0.299, 0.587, 0.114)),
+        converter=lambda weights: np.asarray(weights, np.float64),
     )
 
     def __post_init__(self):

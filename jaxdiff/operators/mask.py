@@ -1,12 +1,11 @@
 """Missing pixels."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators.base import Linear
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import pytree
 
 
@@ -29,7 +28,7 @@ class Mask(Linear):
         0.5
     """
 
-    mask: Any
+    mask: Array
 
     def __post_init__(self):
         mask = np.asarray(self.mask)
@@ -43,7 +42,7 @@ class Mask(Linear):
         return {"mask": mask[..., None] if mask.ndim == 2 else mask}
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(H, W) of the image."""
         return self.mask.shape[-3:-1]
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxdiff.denoiser import Prior
 from jaxdiff.linalg.fields import Stationary
 from jaxdiff.schedules import Level, Schedule
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import field, pytree
 
 
@@ -31,7 +32,7 @@ class Gaussian(Prior):
         (4, 4, 1)
     """
 
-    spectrum: Any = field(converter=lambda s: np.asarray(s, np.float64))
+    spectrum: Array = field(converter=lambda s: np.asarray(s, np.float64))
     schedule: Schedule
 
     def __post_init__(self):
@@ -42,7 +43,7 @@ class Gaussian(Prior):
             raise ValueError("spectrum: must be symmetric under k → −k, or the images are complex")
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """[H, W, 1]."""
         return (*self.spectrum.shape, 1)
 

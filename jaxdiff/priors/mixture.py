@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdiff.denoiser import Prior
 from jaxdiff.schedules import Level, Schedule
+from jaxdiff.util.arrays import Array, Number
 from jaxdiff.util.pytree import pytree
 
 
@@ -40,9 +41,9 @@ class GaussianMixture(Prior):
         0.25
     """
 
-    means: Any
-    covariances: Any
-    weights: Any
+    means: Array
+    covariances: Array
+    weights: Array
     schedule: Schedule
     eigenvalues: Any = None  # [K, D], of the covariances: filled in
     eigenvectors: Any = None  # [K, D, D], None where they are those of the identity
@@ -79,7 +80,7 @@ class GaussianMixture(Prior):
         }
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """[H, W, C]."""
         return self.means.shape[1:]
 
@@ -186,7 +187,7 @@ class MixtureCovariance:
 class Dense:
     """N(0, Σ) with a matrix Σ [D, D] over the pixels of an image."""
 
-    matrix: Any
+    matrix: Array
 
     def apply(self, v):
         """Σv of v [H, W, C]."""
@@ -203,8 +204,8 @@ class Dense:
 class Spiked:
     """N(0, vI + UᵀU), U [K, D]: a variance v in every direction, and more in at most K of them."""
 
-    variance: Any
-    spikes: Any
+    variance: Number
+    spikes: Array
 
     def apply(self, v):
         """Σv of v [H, W, C]."""

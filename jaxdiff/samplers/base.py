@@ -2,14 +2,14 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.denoiser import Prediction
+from jaxdiff.denoiser import Prediction, Prior
 from jaxdiff.noise import Gaussian, Noise
 from jaxdiff.observation import (
     Observation,
@@ -19,15 +19,16 @@ from jaxdiff.observation import (
     image_shape,
 )
 from jaxdiff.operators import Stack
-from jaxdiff.schedules import Steps
+from jaxdiff.schedules import Level, Steps
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import replace_leaf
 
 
 class Draws(NamedTuple):
     """The randomness of a step: z ~ N(0, I) of the state's shape, and a key for what needs more."""
 
-    z: Any
-    key: Any = None
+    z: Array
+    key: jax.Array | None = None
 
     def more(self) -> jax.Array:
         """The key, for draws beside z.
@@ -67,6 +68,24 @@ def ancestral(x, c: Steps, p: Prediction, z) -> jax.Array:
         learned = jnp.exp(0.5 * (p.fraction * high + (1 - p.fraction) * low))
         deviation = jnp.where(c.next.sigma > 0, learned, 0)
     return c.x0_coef * p.x0_hat + c.xt_coef * x + deviation * z
+
+
+class Covariance(Protocol):
+    """Cov[x₀ | x_t] as a sampler asks for it, such as `SpectralCovariance`.
+
+    `stationary`: whether it is a matrix a frequency, the same for every x_t.
+    """
+
+    @property
+    def stationary(self) -> bool: ...
+
+    def at(self, x_t: Array, at: Level, x0_hat: Array | None = None) -> Any:
+        """Σ at a level: an object with `apply(v)` and `draw(ε)`, and `matrices` where it has them."""
+        ...
+
+    def check(self, denoiser: Prior) -> None:
+        """Raises ValueError where it is not of such a prior."""
+        ...
 
 
 class Sampler(ABC):

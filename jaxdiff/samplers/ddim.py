@@ -1,12 +1,11 @@
 """DDIM: from deterministic (η = 0) to ancestral (η = 1) sampling."""
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from jaxdiff.denoiser import Prior, as_prior
 from jaxdiff.samplers.base import Draws, Sampler, as_scale
 from jaxdiff.schedules import Steps
+from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, pytree
 
 
@@ -35,7 +34,7 @@ class DDIM(Sampler):
     """
 
     denoiser: Prior = field(converter=as_prior)
-    eta: Any = field(default=0.0, converter=as_scale("eta"))
+    eta: Number = field(default=0.0, converter=as_scale("eta"))
 
     def step(self, x, c: Steps, draws: Draws):
         p = self.denoiser.predict(x, c.now)

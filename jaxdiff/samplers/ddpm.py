@@ -1,14 +1,12 @@
 """DDPM: ancestral sampling."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxdiff.denoiser import Prior, as_prior
 from jaxdiff.linalg import small_matrices as matrices
 from jaxdiff.linalg.fields import filtered
-from jaxdiff.samplers.base import Draws, Sampler, ancestral, move
+from jaxdiff.samplers.base import Covariance, Draws, Sampler, ancestral, move
 from jaxdiff.schedules import Steps
 from jaxdiff.util.pytree import field, pytree
 
@@ -43,7 +41,7 @@ class DDPM(Sampler):
     """
 
     denoiser: Prior = field(converter=as_prior)
-    covariance: Any = None
+    covariance: Covariance | None = None
 
     def __post_init__(self):
         if self.covariance is not None:

@@ -1,12 +1,10 @@
 """DPS: diffusion posterior sampling."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxdiff.denoiser import Prior, as_prior
-from jaxdiff.noise import as_noise
+from jaxdiff.noise import Noise, as_noise
 from jaxdiff.observation import as_measurement
 from jaxdiff.operators import Operator, Stack, as_operators
 from jaxdiff.samplers.base import (
@@ -16,6 +14,7 @@ from jaxdiff.samplers.base import (
     as_scale,
 )
 from jaxdiff.schedules import Steps
+from jaxdiff.util.arrays import Array, Number
 from jaxdiff.util.pytree import field, pytree, static
 
 
@@ -54,10 +53,12 @@ class DPS(Restorer):
 
     denoiser: Prior = field(converter=as_prior)
     operator: Operator | Stack = field(converter=as_operators)
-    y: Any = field(converter=as_measurement)
-    scale: Any = field(default=1.0, converter=as_scale("scale"))
+    y: Array = field(converter=as_measurement)
+    scale: Number = field(default=1.0, converter=as_scale("scale"))
     step_size: str = static(default="fixed")
-    sigma: Any = field(default=None, converter=lambda s: None if s is None else as_noise(s))
+    sigma: Number | Noise | None = field(
+        default=None, converter=lambda s: None if s is None else as_noise(s)
+    )
 
     def __post_init__(self):
         super().__post_init__()

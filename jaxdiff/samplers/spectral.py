@@ -1,7 +1,5 @@
 """Posterior samples by conditioning on the measurement the error that the denoiser makes."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -9,10 +7,11 @@ from jaxdiff.denoiser import Prior, as_prior
 from jaxdiff.linalg import small_matrices as matrices
 from jaxdiff.linalg.cg import conjugate_gradients
 from jaxdiff.linalg.fields import filtered, fourier, inverse_fourier
-from jaxdiff.noise import as_noise
+from jaxdiff.noise import Noise, as_noise
 from jaxdiff.observation import as_measurement
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
 from jaxdiff.samplers.base import (
+    Covariance,
     Draws,
     Restorer,
     move,
@@ -20,6 +19,7 @@ from jaxdiff.samplers.base import (
 from jaxdiff.samplers.ddpm import transition
 from jaxdiff.samplers.jacobian import correction, with_covariance
 from jaxdiff.schedules import Steps
+from jaxdiff.util.arrays import Array, Number
 from jaxdiff.util.pytree import field, pytree, static
 
 # Of the residual of conjugate gradients to the measurement's, in float32: what a tighter one gains
@@ -76,9 +76,9 @@ class SpectralPosterior(Restorer):
 
     denoiser: Prior = field(converter=as_prior)
     operator: Operator | Stack = field(converter=as_operators)
-    y: Any = field(converter=as_measurement)
-    sigma: Any = field(converter=as_noise)
-    covariance: Any
+    y: Array = field(converter=as_measurement)
+    sigma: Number | Noise = field(converter=as_noise)
+    covariance: Covariance
     draw: bool = static(default=True)
     jacobian: bool = static(default=False)
     requires_linear = True

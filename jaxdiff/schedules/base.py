@@ -9,15 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import pytree
 
 
 class Level(NamedTuple):
     """A noise level: x_t = alpha·x₀ + sigma·ε, at the time t that a network is told."""
 
-    t: Any
-    alpha: Any
-    sigma: Any
+    t: Number
+    alpha: Number
+    sigma: Number
 
     @property
     def variance(self):
@@ -42,12 +43,12 @@ class Scalings(NamedTuple):
     multiplies the difference of two large terms and not their rounding.
     """
 
-    into: Any
-    time: Any
-    skip: Any
-    out: Any
-    gain: Any
-    noise: tuple[Any, Any]
+    into: Number
+    time: Number
+    skip: Number
+    out: Number
+    gain: Number
+    noise: tuple[Number, Number]
 
 
 @pytree
@@ -68,15 +69,15 @@ class Steps:
 
     now: Level
     next: Level
-    fresh: Any
-    x0_coef: Any
-    xt_coef: Any
-    noise_coef: Any
-    ancestral: Any
+    fresh: Number
+    x0_coef: Number
+    xt_coef: Number
+    noise_coef: Number
+    ancestral: Number
     inner: "Steps | None" = None
 
     def __len__(self) -> int:
-        return len(self.now.t)
+        return np.shape(self.now.t)[0]
 
     @property
     def start(self):
