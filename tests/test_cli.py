@@ -269,40 +269,6 @@ def test_convert(run, tmp_path):
     assert code == 0 and (tmp_path / "copy/notes.txt").exists(), err
 
 
-def test_a_convert_that_is_stopped_mixes_no_checkpoints(run, tiny, tmp_path, monkeypatch):
-    """Whatever the moment: the old checkpoint, the new one, or one that does not load."""
-    bare = tmp_path / "bare"
-    jd.save(bare, *jd.load(tiny))
-    (bare / "scheduler_config.json").write_text('{"beta_end": 0.03}')
-
-    def what(folder):
-        try:
-            unet, schedule = jd.load(folder)
-        except (ValueError, OSError):
-            return None
-        table = (folder / "spectral_covariance.safetensors").exists()
-        return unet.config.sample_size, len(str(unet.config)), schedule.config.beta_end, table
-
-    real, expected = Path.replace, [what(tiny), what(bare)]
-    for moment in range(5):
-        count = iter(range(20))
-
-        def deadly(path, target, count=count, moment=moment):
-            if path.parent.name.startswith(".writing") and next(count) == moment:
-                raise OSError(28, "No space left on device", str(target))
-            return real(path, target)
-
-        assert run("convert", tiny, "copy", "--force")[0] == 0
-        monkeypatch.setattr(Path, "replace", deadly)
-        code, _, err = run("convert", bare, "copy", "--force")
-        monkeypatch.setattr(Path, "replace", real)
-        found = what(tmp_path / "copy")
-        assert found in ([*expected[1:]] if code == 0 else [None, expected[0]]), err
-        assert "No space left" in err or code == 0
-        assert not list((tmp_path / "copy").glob(".writing-*"))
-    assert code == 0
-
-
 def test_convert_verify(tmp_path):
     """`python -m convert`, with the report on both precisions."""
     repository, source = Path(__file__).resolve().parents[1], tmp_path / "in"

@@ -151,13 +151,13 @@ def test_each_device_has_its_share_and_nothing_to_say(tiny, monkeypatch):
     # XLA counts a loop's operations once, whatever its length, and none of a foreign call.
     monkeypatch.setattr(sampling, "over_samples", jax.vmap)
     monkeypatch.setattr(native, "available", lambda: False)
-    whole = jax.jit(sampling._whole.__wrapped__, static_argnums=(3, 4, 5, 6))
+    whole = jax.jit(sampling._whole.__wrapped__, static_argnums=(4, 5, 6, 7))
 
     def costs(devices):
         samples = sampling._Samples(jax.random.split(jax.random.key(0), 8))
         static = ((64, 64, 3), jnp.dtype("float32"), None, hosts.spread(devices))
         steps = schedule.steps(2).astype("float32")
-        lowered = whole.lower(sampler, steps, samples, *static)
+        lowered = whole.lower(sampler, steps, 1.0, samples, *static)
         program = lowered.compile(compiler_options=in_a_hurry())
         for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
             assert collective not in program.as_text()

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import jaxdiff as jd
-from jaxdiff import data
+from jaxdiff import data, restoration
 from jaxdiff.cli import app
 from jaxdiff.commands import images
 from jaxdiff.commands.noise_level import estimate_sigma
@@ -76,7 +76,7 @@ def test_stopped_and_started_again(stop, run, photographs, tmp_path, monkeypatch
         return real(*args, **kwargs)
 
     real = jd.sample
-    monkeypatch.setattr(jd, "sample", sample)
+    monkeypatch.setattr(restoration, "sample", sample)
     stopped = run(photographs, "--degrade", "--out", "out")
     assert stopped.exit_code == {KeyboardInterrupt: 130, MemoryError: 2}[stop]
     if stop is KeyboardInterrupt:
@@ -223,7 +223,7 @@ def test_what_is_not_finite_is_an_error(value, run, photographs, tmp_path, monke
         calls.append(1)
         return (samples.at[0, 0, 3, 4, 1].set(value) if len(calls) == 2 else samples), kept
 
-    monkeypatch.setattr(jd, "sample", sample)
+    monkeypatch.setattr(restoration, "sample", sample)
     result = run(photographs, "--degrade")
     assert result.exit_code == 2 and "b.png: dps gave samples that are not finite" in result.stderr
     assert not (tmp_path / "restored/b").exists()
@@ -256,8 +256,10 @@ def test_noise_level_that_cannot_be_estimated(run, tmp_path):
     ):
         result = run(*arguments)
         assert result.exit_code == 2 and message in result.stderr, result.stderr
-    loud = run("y.png", "--degrade", "--sigma", "10")
-    assert loud.exit_code == 0 and "warning: --sigma 10 is more noise than image" in loud.stderr
+    loud = run("y.png", "--degrade", "--sigma", "0.7")
+    assert loud.exit_code == 0 and "warning: --sigma 0.7 is more noise than image" in loud.stderr
+    other = run("y.png", "--degrade", "--sigma", "10", "--out", "other")
+    assert other.exit_code == 2 and "sigma: 10 is larger than any noise" in other.stderr
 
 
 def test_draws_and_pictures_of_16_bits(run, tmp_path, monkeypatch):
@@ -267,7 +269,7 @@ def test_draws_and_pictures_of_16_bits(run, tmp_path, monkeypatch):
         drawn.append(real(*args, **kwargs))
         return drawn[-1]
 
-    monkeypatch.setattr(jd, "sample", sample)
+    monkeypatch.setattr(restoration, "sample", sample)
     assert run("--save-draws").exit_code == 0
     samples, out = np.asarray(drawn[0][0][0]), tmp_path / "restored"
     for number in (1, 2):
@@ -336,7 +338,7 @@ def test_any_error_is_one_line(error, run, monkeypatch):
     def sample(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(jd, "sample", sample)
+    monkeypatch.setattr(restoration, "sample", sample)
     result = run()
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1, result.stderr
     assert type(error).__name__ in result.stderr and "--debug" in result.stderr

@@ -11,10 +11,11 @@ from tqdm.auto import tqdm
 
 import jaxdiff as jd
 from jaxdiff import data, metrics, plot
+from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.commands import images
 from jaxdiff.data import Dataset
 from jaxdiff.samplers.presets import NAMES, preset
-from jaxdiff.util import fingerprint, hosts, interrupts
+from jaxdiff.util import hosts, interrupts
 from jaxdiff.util.files import read_csv, replace_file, write_csv, write_text
 from jaxdiff.util.names import printable
 from jaxdiff.util.platform import evaluation_batch
@@ -131,9 +132,9 @@ def evaluate(
             raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
     coefficients = {count: denoiser.schedule.steps(count) for count in steps}
     settings = {"seed": dataset.seed, "data": _fingerprint(dataset)}
-    settings["weights"] = fingerprint.of_arrays(denoiser)
+    settings["weights"] = fingerprint(denoiser, denoiser.schedule)
     if covariance is not None:
-        settings["table"] = fingerprint.of_arrays(covariance)
+        settings["table"] = fingerprint(covariance)
     names = list(dataset.images)
     devices = 1 if sharding is None else sharding.mesh.size
     size = min(batch_size or evaluation_batch() * devices, len(dataset))

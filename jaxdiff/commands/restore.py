@@ -14,14 +14,16 @@ from tqdm.auto import tqdm
 
 import jaxdiff as jd
 from jaxdiff import data
+from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.commands import images
 from jaxdiff.commands.cameras import operator as named_operator
 from jaxdiff.commands.noise_level import estimate_sigma
 from jaxdiff.commands.pictures import FILES, METRICS, Job, restored, score, write
 from jaxdiff.restoration import default_sampler
 from jaxdiff.samplers.presets import preset
-from jaxdiff.util import fingerprint, hosts, interrupts
+from jaxdiff.util import hosts, interrupts
 from jaxdiff.util.files import read_json, write_json
+from jaxdiff.util.fingerprint import of_files
 from jaxdiff.util.names import folder_names, printable
 from jaxdiff.util.platform import evaluation_batch
 from jaxdiff.util.runs import SETTINGS, Run
@@ -115,9 +117,9 @@ def restore_images(
     if single:
         _read(task, items[0])
     compared = _described(task) | {
-        "weights": fingerprint.of_arrays(task.denoiser),
-        "table": fingerprint.of_arrays(task.covariance),
-        "images": fingerprint.of_files((i.file, i.path) for i in items if i.path is not None),
+        "weights": fingerprint(task.denoiser, task.denoiser.schedule),
+        "table": fingerprint(task.covariance),
+        "images": of_files((i.file, i.path) for i in items if i.path is not None),
     }
     names = ["" if single else item.name for item in items]
     with run.hold(compared, {"model": settings.model, "items": names}, overwrite=overwrite):
@@ -323,7 +325,7 @@ def _described(task: Task) -> dict[str, Any]:
     """The settings as used, and the camera by its content: a file of that name may change."""
     kept = {k: v for k, v in dataclasses.asdict(task.settings).items() if k not in FREE}
     kept["precision"] = None if task.settings.precision is None else str(task.settings.precision)
-    return kept | {"camera": fingerprint.of_arrays(task.operator)}
+    return kept | {"camera": fingerprint(task.operator)}
 
 
 def _report(task: Task, results, bad: list[str], seconds: Seconds) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class SpectralCovariance:
     def at(self, x_t, at: Level | Any, x0_hat=None) -> Stationary | Modulated:
         """At a level, or its ᾱ, for states of x_t's size [H, W, C]; Σ alone without an x̂₀."""
         dtype = x_t.dtype
-        signal, noise = (at.signal, at.noise) if isinstance(at, Level) else (at, 1 - at)
-        a, noise = jnp.asarray(signal, dtype), jnp.asarray(noise, dtype)
+        at = Level.of(at)
+        a, noise = jnp.asarray(at.signal, dtype), jnp.asarray(at.noise, dtype)
         levels = jnp.asarray(self.alphas_cumprod, dtype)[::-1]  # ascending
         low = jnp.clip(jnp.searchsorted(levels, a) - 1, 0, len(levels) - 2)
         part = jnp.clip((a - levels[low]) / (levels[low + 1] - levels[low]), 0, 1)

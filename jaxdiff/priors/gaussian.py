@@ -71,8 +71,8 @@ class GaussianCovariance:
 
     def at(self, x_t, at: Level | Any, x0_hat=None) -> Stationary:
         """At a level, or its ᾱ."""
-        signal, noise = (at.signal, at.noise) if isinstance(at, Level) else (at, 1 - at)
-        signal, noise = jnp.asarray(signal, x_t.dtype), jnp.asarray(noise, x_t.dtype)
+        at = Level.of(at)
+        signal, noise = jnp.asarray(at.signal, x_t.dtype), jnp.asarray(at.noise, x_t.dtype)
         s = jnp.asarray(self.prior.spectrum, x_t.dtype)[:, : x_t.shape[1] // 2 + 1]
         return Stationary((s * noise / (signal * s + noise))[..., None, None])
 

@@ -165,9 +165,9 @@ class MixtureCovariance:
     prior: GaussianMixture
     stationary = False
 
-    def at(self, x_t, at: Level, x0_hat=None) -> "Dense | Spiked":
-        """At x_t [H, W, C] and a level."""
-        responsibility, each, left = self.prior._given(x_t, at)
+    def at(self, x_t, at: Level | Any, x0_hat=None) -> "Dense | Spiked":
+        """At x_t [H, W, C] and a level, or its ᾱ."""
+        responsibility, each, left = self.prior._given(x_t, Level.of(at))
         between = jnp.sqrt(responsibility)[:, None] * (each - responsibility @ each)
         if self.prior.eigenvectors is None:
             return Spiked(responsibility @ left[:, 0], between)

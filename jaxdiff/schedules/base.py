@@ -20,6 +20,11 @@ class Level(NamedTuple):
     alpha: Number
     sigma: Number
 
+    @classmethod
+    def of(cls, at) -> "Level":
+        """A level as it is, or the variance-preserving one of an ᾱ."""
+        return at if isinstance(at, Level) else cls(None, jnp.sqrt(at), jnp.sqrt(1 - at))
+
     @property
     def variance(self):
         """(σ/α)²: of x_t/α about x₀."""

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
+from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.data.pixels import Pixels, prepare
 from jaxdiff.nn.layers import average_pool
 from jaxdiff.schedules import DDPMSchedule
@@ -27,7 +28,7 @@ from jaxdiff.train.folder import images_of, read_log, restore_newest, run_of, wi
 from jaxdiff.train.model_card import export, model_card
 from jaxdiff.train.objective import noise_loss, validation_loss
 from jaxdiff.train.settings import Settings
-from jaxdiff.util import fingerprint, hosts, interrupts
+from jaxdiff.util import hosts, interrupts
 from jaxdiff.util.files import write_csv
 from jaxdiff.util.names import printable
 from jaxdiff.util.platform import jit, training_dtype, training_images
@@ -179,7 +180,7 @@ def train(
     described = {"source": str(source), "init": init, "config": config.to_dict()}
     written = described | dataclasses.asdict(settings) | images_of(source)
     if init is not None:
-        written["weights"] = fingerprint.of_arrays(nnx.state(unet))
+        written["weights"] = fingerprint(nnx.state(unet), schedule)
     interrupts.keep("no checkpoint was written, the same command starts again")
     with run.hold(written, defaults=with_defaults(settings)):
         if not hosts.first():
