@@ -95,3 +95,14 @@ def test_is_free(tmp_path):
     assert is_free(tmp_path)
     (tmp_path / "notes").touch()
     assert not is_free(tmp_path)
+
+
+def test_others_may_read_what_the_user_lets_them(tmp_path):
+    """As any new file: whatever the mode in which a writer made it."""
+
+    def write(path):
+        path.touch(mode=0o600)
+
+    (tmp_path / "usual").touch()
+    write_together(tmp_path, {"key": write}, key="key")
+    assert (tmp_path / "key").stat().st_mode == (tmp_path / "usual").stat().st_mode

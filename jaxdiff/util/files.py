@@ -26,7 +26,7 @@ def replace_file(path: Path, write: Callable[[str], Any]) -> None:
         os.close(handle)
         try:
             write(temporary)
-            os.chmod(temporary, 0o666 & ~_umask())
+            os.chmod(temporary, 0o666 & ~umask())
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -47,7 +47,7 @@ def publish(temporary: Path, folder: Path, last: str) -> None:
     """
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(0o777 & ~umask())
         temporary.rename(folder)
         return
     (folder / last).unlink(missing_ok=True)
@@ -130,7 +130,7 @@ def read_csv(path: Path, text: Sequence[str] = (), whole: Sequence[str] = ()) ->
         raise ValueError(f"{path}: not readable as the CSV it was ({e})") from e
 
 
-def _umask() -> int:
+def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxdiff.util.files import umask
+
 _STAGED, _COMMITTED = ".jaxdiff-staged", ".jaxdiff-committed"
 
 
@@ -25,6 +27,7 @@ def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]], key
     try:
         for name, write in files.items():
             write(staged / name)
+            os.chmod(staged / name, 0o666 & ~umask())  # some writers let only their user read
         os.rename(staged, folder / _COMMITTED)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
