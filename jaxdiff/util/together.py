@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdiff.util.files import umask
-
 _STAGED, _COMMITTED = ".jaxdiff-staged", ".jaxdiff-committed"
 
 
@@ -27,7 +25,8 @@ def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]], key
     try:
         for name, write in files.items():
             write(staged / name)
-            os.chmod(staged / name, 0o666 & ~umask())  # some writers let only their user read
+            # Some writers let only their user read: as the folder beside it was just made.
+            os.chmod(staged / name, staged.stat().st_mode & 0o666)
         os.rename(staged, folder / _COMMITTED)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
