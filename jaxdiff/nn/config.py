@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdiff.util import limits
+from jaxdiff.util.pytree import frozen
 
 ACTIVATIONS = ("swish", "silu", "mish", "gelu", "relu")
 DOWN_BLOCKS = (
@@ -26,7 +27,7 @@ UP_BLOCKS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class UNet2DConfig:
     """The fields of diffusers' `UNet2DModel`, with its names and its defaults.
 
@@ -131,20 +132,23 @@ class UNet2DConfig:
         return channels if self.attention_head_dim is None else self.attention_head_dim
 
     def __post_init__(self):
-        for name in ("down_block_types", "up_block_types", "block_out_channels", "sample_size"):
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))
         # "UNetRes" is the prefix of diffusers' first releases
+        today = {}
         for name in ("down_block_types", "up_block_types"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(b, str) for b in value):
                 _fail(name, "a list of block names", value)
-            object.__setattr__(self, name, tuple(b.removeprefix("UNetRes") for b in value))
+            if any(b.startswith("UNetRes") for b in value):
+                today[name] = tuple(b.removeprefix("UNetRes") for b in value)
+        if today:
+            dataclasses.replace(self, **today)  # which checks itself
+            return today
         _check_types(self)
         _check_limits(self)
         _check_choices(self)
         _check_blocks(self)
         _check_channels(self)
+        return None
 
 
 def _fail(field: str, expected: str, value: Any):

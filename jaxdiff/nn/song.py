@@ -20,6 +20,7 @@ from jaxdiff.nn.layers import (
     upsample_nearest,
 )
 from jaxdiff.nn.remat import runner
+from jaxdiff.util.pytree import frozen
 
 _LEVELS, _BLOCKS = 12, 64  # at most: a file must not decide how long a network takes to build
 _SCALE = sqrt(0.5)  # of a sum of two terms, to keep its variance
@@ -30,7 +31,7 @@ _RESAMPLE = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class SongConfig:
     """The arguments of EDM's `SongUNet`, by its names.
 
@@ -64,9 +65,6 @@ class SongConfig:
     resample_filter: tuple[int, ...] = (1, 1)
 
     def __post_init__(self):
-        for name in ("channel_mult", "attn_resolutions", "resample_filter"):
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))
         choices = {
             "embedding_type": ("positional", "fourier"),
             "encoder_type": ("standard", "skip", "residual"),

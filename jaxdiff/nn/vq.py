@@ -13,11 +13,12 @@ from jaxdiff.nn.blocks import DownBlock, MidBlock
 from jaxdiff.nn.config import ACTIVATIONS
 from jaxdiff.nn.layers import Conv, GroupNorm, Resnet, Upsample
 from jaxdiff.nn.remat import runner
+from jaxdiff.util.pytree import frozen
 
 _LEVELS, _LAYERS = 12, 64  # at most: a file must not decide how long a network takes to build
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class VQConfig:
     """The fields of diffusers' `VQModel`, with its names and its defaults.
 
@@ -100,10 +101,6 @@ class VQConfig:
         return channels
 
     def __post_init__(self):
-        for name in ("down_block_types", "up_block_types", "block_out_channels", "sample_size"):
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))
-
         def fail(name, expected):
             raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxdiff.schedules.base import Level, Scalings, Schedule
 from jaxdiff.schedules.families import DDPM_FAMILY, check_family
 from jaxdiff.util import limits
-from jaxdiff.util.pytree import pytree, static
+from jaxdiff.util.pytree import frozen, pytree, static
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "laplace", "sigmoid")
 VARIANCE_TYPES = (
@@ -28,7 +28,7 @@ VARIANCE_TYPES = (
 SPACINGS = ("leading", "trailing", "linspace")
 
 
-@dataclasses.dataclass(frozen=True)
+@frozen
 class ScheduleConfig:
     """The fields of diffusers' DDPMScheduler, with its names and its defaults."""
 
@@ -50,12 +50,13 @@ class ScheduleConfig:
 
     def __post_init__(self):
         _check_fields(self)
-        if self.trained_betas is not None:
-            object.__setattr__(self, "trained_betas", tuple(map(float, self.trained_betas)))
-            object.__setattr__(self, "num_train_timesteps", len(self.trained_betas))
         betas = self.betas()
         if not (np.all(betas > 0) and np.all(betas <= 1)):
             raise ValueError("the betas of this schedule are not all in (0, 1]")
+        if self.trained_betas is None:
+            return None
+        trained = tuple(map(float, self.trained_betas))
+        return {"trained_betas": trained, "num_train_timesteps": len(trained)}
 
     def betas(self) -> np.ndarray:
         """β_t in float64, shape [num_train_timesteps]."""

@@ -39,18 +39,8 @@ def pytree(cls: T) -> T:
         >>> jax.tree.map(lambda w: 2 * w, Scaled(3.0))(1.0)
         6.0
     """
-    check = getattr(cls, "__post_init__", None)
-
-    def __post_init__(self, *init_only):
-        for f in dataclasses.fields(self):
-            if (converter := f.metadata.get("converter")) is not None:
-                object.__setattr__(self, f.name, converter(getattr(self, f.name)))
-        filled = check(self, *init_only) if check is not None else None
-        for name, value in (filled or {}).items():
-            object.__setattr__(self, name, value)
-
     wrapped: Any = cls
-    wrapped.__post_init__ = __post_init__
+    wrapped.__post_init__ = _initialised(cls)
     wrapped.__repr__ = describe
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     fields = dataclasses.fields(cls)
@@ -69,6 +59,32 @@ def pytree(cls: T) -> T:
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
+
+
+@dataclass_transform(frozen_default=True, eq_default=True)
+def frozen(cls: T) -> T:
+    """Make `cls` a frozen dataclass that is compared by value: what a file of JSON says.
+
+    Lists become tuples, so that it can be hashed; what `__post_init__` returns is filled in.
+    """
+    wrapped: Any = cls
+    wrapped.__post_init__ = _initialised(cls, lambda v: tuple(v) if isinstance(v, list) else v)
+    return dataclasses.dataclass(frozen=True)(cls)
+
+
+def _initialised(cls, convert: Callable | None = None) -> Callable:
+    """A `__post_init__` that converts the fields, checks them, and fills in what the check returns."""
+    check = getattr(cls, "__post_init__", None)
+
+    def __post_init__(self, *init_only):
+        for f in dataclasses.fields(self):
+            if (converter := f.metadata.get("converter", convert)) is not None:
+                object.__setattr__(self, f.name, converter(getattr(self, f.name)))
+        filled = check(self, *init_only) if check is not None else None
+        for name, value in (filled or {}).items():
+            object.__setattr__(self, name, value)
+
+    return __post_init__
 
 
 def is_pytree(obj: Any) -> bool:

