@@ -22,8 +22,8 @@ class Level(NamedTuple):
 
     @classmethod
     def of(cls, at) -> "Level":
-        """A level as it is, or the variance-preserving one of an ᾱ."""
-        return at if isinstance(at, Level) else cls(None, jnp.sqrt(at), jnp.sqrt(1 - at))
+        """A level as it is, or the variance-preserving one of an ᾱ, at no time that is known."""
+        return at if isinstance(at, Level) else cls(float("nan"), jnp.sqrt(at), jnp.sqrt(1 - at))
 
     @property
     def variance(self):
