@@ -31,7 +31,15 @@ def torch_prior():
 
 
 @pytest.mark.parametrize(
-    ("method", "size"), [("ddpm", 64), ("dps", 32), ("dps-adaptive", 32), ("pigdm", 32)]
+    ("method", "size"),
+    [
+        ("ddpm", 32),
+        ("dps", 32),
+        pytest.param(
+            "dps-adaptive", 32, marks=pytest.mark.slow
+        ),  # another weight of dps's gradient
+        ("pigdm", 32),
+    ],
 )
 def test_same_function_in_float64(method, size, torch_prior, kernel, x64):
     """The network is convolutional: half the size is the same function, at a fourth of the time."""

@@ -105,7 +105,6 @@ def save_as_old_bin(model, folder):
     torch.save(state, folder / "diffusion_pytorch_model.bin")
 
 
-@pytest.mark.slow
 def test_celebahq_at_full_size(tmp_path):
     """113 million seeded weights at 256², float32, from a .bin with the old names."""
     folder = shared("celebahq256")
