@@ -33,7 +33,7 @@ def torch_prior():
 @pytest.mark.parametrize(
     ("method", "size"),
     [
-        ("ddpm", 32),
+        ("ddpm", 64),  # unconditional: the prior's own size
         ("dps", 32),
         pytest.param(
             "dps-adaptive", 32, marks=pytest.mark.slow
