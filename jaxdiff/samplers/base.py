@@ -136,12 +136,13 @@ class Restorer(Sampler):
         batch = self._batch()
         if self.requires_linear:
             check_linear(self.operator, self._image_shape)
-            Observation(self.operator, self.y, self.noise).sigma  # noqa: B018 raises for another noise
         if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
             raise ValueError(
                 f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
             )
-        sigma = self.noise.sigma if isinstance(self.noise, Gaussian) else 0
+        # Asked of the measurement, which refuses another noise, where only Gaussian noise will do.
+        gaussian = self.requires_linear or isinstance(self.noise, Gaussian)
+        sigma = self.measured.sigma if gaussian else 0
         check_scale(self.operator, self.y, sigma, self._image_shape)
 
     def _batch(self) -> int | None:
