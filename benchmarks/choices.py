@@ -79,6 +79,30 @@ def plain_norm(x, scale, bias):
     return jax.nn.silu(y * scale + bias)
 
 
+def rows(x, k, b):
+    return convolve(x, k, b, 1, ((1, 1), (1, 1)))
+
+
+def norm(x, s, b):
+    return native.group_norm(x, s, b, 16, 1e-6, True)[0]
+
+
+def naive(x, k, b):
+    return ours(layers.upsample_nearest(x), k, b)
+
+
+def step(d, x):
+    return jax.grad(lambda x: jnp.sum(d(x, 500) ** 2))(x)
+
+
+def one_by_one(d, x):
+    return lax.map(lambda one: step(d, one), x)
+
+
+def at_once(d, x):
+    return jax.vmap(lambda one: step(d, one))(x)
+
+
 def choices() -> Iterator[Choice]:
     for size, channels in ((64, 32), (16, 128), (128, 128)):
         case = f"3×3 convolution, {size}², {channels} channels"
@@ -89,10 +113,8 @@ def choices() -> Iterator[Choice]:
     yield Choice("nn/convolve.py: C, XLA", case, gradient(ours), gradient(xla), data)
     data = normal(1, 32, 32, 64, dtype="d"), normal(3, 3, 64, 64, dtype="d"), normal(64, dtype="d")
     case = "3×3 convolution in float64, 32², 64 channels"
-    rows = lambda x, k, b: convolve(x, k, b, 1, ((1, 1), (1, 1)))  # noqa: E731
     yield Choice("nn/convolve.py: products of rows, XLA", case, rows, xla, data, "float64")
     data = normal(1, 64 * 64, 32), normal(32), normal(32)
-    norm = lambda x, s, b: native.group_norm(x, s, b, 16, 1e-6, True)[0]  # noqa: E731
     yield Choice(
         "nn/layers.py: C, XLA", "GroupNorm and SiLU, 64², 32 channels", norm, plain_norm, data
     )
@@ -100,7 +122,6 @@ def choices() -> Iterator[Choice]:
     case = "gradient of a strided convolution to its input, 64², 64 channels"
     yield Choice("nn/layers.py: by phase, spread with zeros", case, phases, spread, data)
     data = normal(1, 32, 32, 64), normal(3, 3, 64, 64), normal(64)
-    naive = lambda x, k, b: ours(layers.upsample_nearest(x), k, b)  # noqa: E731
     case = "convolution of the doubled image, to 64², 64 channels"
     yield Choice(
         "nn/layers.py: by phase, of the large image", case, layers.upsample_conv2d, naive, data
@@ -116,9 +137,6 @@ def choices() -> Iterator[Choice]:
         matrices,
     )
     denoiser, x = jd.Denoiser(*jd.load("faces64")), normal(8, 64, 64, 3)
-    step = lambda d, x: jax.grad(lambda x: jnp.sum(d(x, 500) ** 2))(x)  # noqa: E731
-    one_by_one = lambda d, x: lax.map(lambda one: step(d, one), x)  # noqa: E731
-    at_once = lambda d, x: jax.vmap(lambda one: step(d, one))(x)  # noqa: E731
     case = "faces64 with its gradient, 8 samples"
     yield Choice("util/platform.py: one by one, vmap", case, one_by_one, at_once, (denoiser, x))
 

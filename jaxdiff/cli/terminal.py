@@ -52,7 +52,8 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter(n, keyword, default=False, annotation=a) for n, a in _COMMON.items()
     ]
     parameters = [*signature.parameters.values(), *common]
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    described: Any = run
+    described.__signature__ = signature.replace(parameters=parameters)
     run.__annotations__ = function.__annotations__ | _COMMON
     return run
 
