@@ -84,10 +84,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Means and standard errors of PSNR and SSIM by sampler and steps, in order of appearance."""
     cells = []
     for sampler, steps in dict.fromkeys((row["sampler"], row["steps"]) for row in rows):
-        own = [row for row in rows if (row["sampler"], row["steps"]) == (sampler, steps)]
-        cell = {"sampler": sampler, "steps": steps, "images": len(own)}
+        selected = [row for row in rows if (row["sampler"], row["steps"]) == (sampler, steps)]
+        cell = {"sampler": sampler, "steps": steps, "images": len(selected)}
         for key in ("psnr", "ssim"):
-            values = np.array([row[key] for row in own])
+            values = np.array([row[key] for row in selected])
             error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
             cell |= {key: float(values.mean()), f"{key}_se": float(error)}
         cells.append(cell)

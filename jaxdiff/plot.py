@@ -178,11 +178,11 @@ def evaluations(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ticks = sorted({cell["steps"] for cell in cells})
     for axis, key, unit in zip(axes, ("psnr", "ssim"), ("PSNR (dB)", "SSIM")):
         for name in dict.fromkeys(cell["sampler"] for cell in cells):
-            own = [cell for cell in cells if cell["sampler"] == name]
+            selected = [cell for cell in cells if cell["sampler"] == name]
             axis.errorbar(
-                [cell["steps"] for cell in own],
-                [cell[key] for cell in own],
-                [cell[f"{key}_se"] for cell in own],
+                [cell["steps"] for cell in selected],
+                [cell[key] for cell in selected],
+                [cell[f"{key}_se"] for cell in selected],
                 marker="o", markersize=4, capsize=3, label=name,
             )  # fmt: skip
         for floor, style in (("degraded", ":"), ("wiener", "--")):

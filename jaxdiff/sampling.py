@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from jaxdiff.samplers.base import Draws, Sampler
 from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Array
-from jaxdiff.util.platform import choices, jit, over_samples
+from jaxdiff.util.platform import choices, jit, map_samples
 from jaxdiff.util.pytree import describe, pytree, replace_leaf
 
 
@@ -27,7 +27,9 @@ class _Samples:
     """What is particular to each of m samples: its key or given noise, its measurement."""
 
     key: Any = None  # [m]
-    own: Any = dataclasses.field(default_factory=dict)  # sampler fields: y [m, *measurement], ...
+    per_sample: Any = dataclasses.field(
+        default_factory=dict
+    )  # sampler fields: y [m, *measurement], ...
     noise: Any = None  # [m, T + 1, H, W, C]
 
 
@@ -96,7 +98,7 @@ def sample(
         raise ValueError(
             "the prior's config names no sample_size: pass noise= of the size you want"
         )
-    sampler, own, lead = sampler.split()
+    sampler, per_sample, lead = sampler.split()
     total_steps = len(steps)
     if noise is not None:
         n = noise.shape[len(lead) + 1] if noise.ndim > len(lead) + 1 else n
@@ -131,7 +133,7 @@ def sample(
             chosen = np.minimum(np.arange(start, start + size), total - 1)
             chunk = _Samples(
                 None if keys is None else keys[chosen],
-                jax.tree.map(lambda a, rows=image[chosen]: a[rows], own),
+                jax.tree.map(lambda a, rows=image[chosen]: a[rows], per_sample),
                 None if noise is None else noise[chosen],
             )
             chunks.append(
@@ -156,7 +158,7 @@ def _trajectory(sampler, steps, scale, samples, segment, bar, shape, dtype, keep
     total = len(steps)
     static = (shape, dtype, keep, sharding)
     if segment == total:
-        x, kept = _whole(sampler, steps, scale, samples, *static)
+        x, kept = _run_trajectory(sampler, steps, scale, samples, *static)
         if not bar.disable:
             jax.block_until_ready(x)
         bar.update(total)
@@ -164,7 +166,7 @@ def _trajectory(sampler, steps, scale, samples, segment, bar, shape, dtype, keep
     x, pieces = _begin(scale, samples, shape, dtype), []
     for start in range(0, total, segment):
         piece = jax.tree.map(operator.itemgetter(slice(start, start + segment)), steps)
-        x, kept = _part(sampler, piece, np.int32(start), samples, x, keep, sharding)
+        x, kept = _run_piece(sampler, piece, np.int32(start), samples, x, keep, sharding)
         pieces.append(kept)
         jax.block_until_ready(x)
         bar.update(segment)
@@ -172,7 +174,7 @@ def _trajectory(sampler, steps, scale, samples, segment, bar, shape, dtype, keep
 
 
 @partial(jit, static=("shape", "dtype", "keep", "sharding"))
-def _whole(sampler, steps, scale, samples, shape, dtype, keep, sharding):
+def _run_trajectory(sampler, steps, scale, samples, shape, dtype, keep, sharding):
     def run(sampler, steps, scale, samples):
         x = _initial(scale, samples, shape, dtype)
         x, kept = _scan(sampler, steps, 0, samples, x, keep)
@@ -182,7 +184,7 @@ def _whole(sampler, steps, scale, samples, shape, dtype, keep, sharding):
 
 
 @partial(jit, static=("keep", "sharding"))
-def _part(sampler, steps, start, samples, x, keep, sharding):
+def _run_piece(sampler, steps, start, samples, x, keep, sharding):
     run = partial(_scan, keep=keep)
     return _on_devices(run, sharding, 3, 2)(sampler, steps, start, samples, x)
 
@@ -193,11 +195,11 @@ def _scan(sampler, steps, start, samples, x, keep):
     def one_step(c, i, x, sample):
         key = None if sample.key is None else jax.random.fold_in(sample.key, -1 - i)
         draws = Draws(_draw(sample, i + 1, x), key)
-        x, info = replace_leaf(sampler, **sample.own).step(x, c, draws)
+        x, info = replace_leaf(sampler, **sample.per_sample).step(x, c, draws)
         return x, None if keep is None else keep(x, info)
 
     def body(x, step):
-        return over_samples(partial(one_step, *step))(x, samples)
+        return map_samples(partial(one_step, *step))(x, samples)
 
     numbers = start + jnp.arange(len(steps))
     return jax.lax.scan(body, x, (steps, numbers), unroll=choices().unroll)

@@ -376,4 +376,4 @@ def test_the_public_names():
 
 def test_draws_beside_z_need_a_key():
     with pytest.raises(ValueError, match="draws more than noise="):
-        Draws(jnp.zeros(3)).more()
+        Draws(jnp.zeros(3)).require_key()

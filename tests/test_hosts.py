@@ -132,7 +132,7 @@ def test_a_training_on_two_hosts(photographs, tmp_path, uncached):
 def test_more_devices_than_there_are():
     count = len(jax.local_devices()) + 1
     with pytest.raises(ValueError, match="--devices: JAX sees"):
-        hosts.spread(count)
+        hosts.device_sharding(count)
 
 
 def test_alone(monkeypatch):
@@ -149,13 +149,13 @@ def test_each_device_has_its_share_and_nothing_to_say(tiny, monkeypatch):
     blur = jd.operators.Blur(np.ones((3, 3)) / 9, (64, 64))
     sampler = jd.DPS(jd.Denoiser(unet, schedule), blur, np.zeros((64, 64, 3)))
     # XLA counts a loop's operations once, whatever its length, and none of a foreign call.
-    monkeypatch.setattr(sampling, "over_samples", jax.vmap)
+    monkeypatch.setattr(sampling, "map_samples", jax.vmap)
     monkeypatch.setattr(native, "available", lambda: False)
-    whole = jax.jit(sampling._whole.__wrapped__, static_argnums=(4, 5, 6, 7))
+    whole = jax.jit(sampling._run_trajectory.__wrapped__, static_argnums=(4, 5, 6, 7))
 
     def costs(devices):
         samples = sampling._Samples(jax.random.split(jax.random.key(0), 8))
-        static = ((64, 64, 3), jnp.dtype("float32"), None, hosts.spread(devices))
+        static = ((64, 64, 3), jnp.dtype("float32"), None, hosts.device_sharding(devices))
         steps = schedule.steps(2).astype("float32")
         lowered = whole.lower(sampler, steps, 1.0, samples, *static)
         program = lowered.compile(compiler_options=in_a_hurry())

@@ -219,7 +219,7 @@ def test_pytree(name):
 
 def test_memory_does_not_grow_with_steps(name):
     """Temporary memory of the compiled program at 10 and at 200 steps."""
-    from jaxdiff.sampling import _Samples, _whole
+    from jaxdiff.sampling import _run_trajectory, _Samples
 
     def temporary(count):
         steps = jd.Schedule.from_config().steps(count).astype(np.float32)
@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_steps(name):
         sampler, own, _ = sampler.split()
         samples = _Samples(KEY[None], own)
         program = jax.jit(
-            lambda s, c, m: _whole(s, c, 1.0, m, (8, 8, 3), np.dtype("f"), None, None),
+            lambda s, c, m: _run_trajectory(s, c, 1.0, m, (8, 8, 3), np.dtype("f"), None, None),
             compiler_options=platform.compiler_options(),
         )  # also: the loop can be called inside a user's jit
         return program.lower(sampler, steps, samples).compile().memory_analysis()

@@ -180,7 +180,7 @@ def to_diffusers(unet: UNet2DConfig, tensors: Tensors, new_order: bool = False) 
                 continue
             if theirs.endswith("qkv"):
                 for i, letter in enumerate("qkv"):
-                    part = _part(tensor, i, unet, new_order)
+                    part = _projection(tensor, i, unet, new_order)
                     renamed[ours.replace("qkv", f"to_{letter}") + f".{leaf}"] = part
             elif theirs.endswith("proj_out") and len(tensor.shape) == 3:
                 renamed[f"{ours}.{leaf}"] = _reshaped(tensor, tensor.shape[:2])
@@ -200,7 +200,7 @@ def to_adm(unet: UNet2DConfig, tensors: Tensors, new_order: bool = False) -> Ten
             if not set(names) <= left.keys():
                 continue
             found = [left.pop(name) for name in names]
-            tensor = _whole(found, unet, new_order) if len(found) == 3 else found[0]
+            tensor = _joined_qkv(found, unet, new_order) if len(found) == 3 else found[0]
             if leaf == "weight" and theirs.endswith(("qkv", "proj_out")):
                 tensor = _reshaped(tensor, (*tensor.shape, 1))
             renamed[f"{theirs}.{leaf}"] = tensor
@@ -295,7 +295,7 @@ def _compare(config: Mapping[str, Any], **found: Any) -> None:
             raise ValueError(f"{name}: the config says {given}, the tensors {value}")
 
 
-def _part(tensor: Tensor, i: int, unet: UNet2DConfig, new_order: bool) -> Tensor:
+def _projection(tensor: Tensor, i: int, unet: UNet2DConfig, new_order: bool) -> Tensor:
     """The query's, key's or value's part of a `qkv`."""
     rows, rest = (*tensor.shape, 0)[0], tensor.shape[1:2]
     channels = rows // 3
@@ -309,7 +309,7 @@ def _part(tensor: Tensor, i: int, unet: UNet2DConfig, new_order: bool) -> Tensor
     return tensor._replace(shape=(channels, *rest), read=read)
 
 
-def _whole(parts: list[Tensor], unet: UNet2DConfig, new_order: bool) -> Tensor:
+def _joined_qkv(parts: list[Tensor], unet: UNet2DConfig, new_order: bool) -> Tensor:
     channels, *rest = parts[0].shape
     split, axis = _split(channels, unet, new_order)
     one = [n for a, n in enumerate(split) if a != axis]

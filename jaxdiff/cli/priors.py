@@ -79,7 +79,7 @@ def sample(
         n=n,
         batch_size=batch_size,
         progress=progress(),
-        sharding=hosts.spread(devices),
+        sharding=hosts.device_sharding(devices),
         precision=precision,
     )
     if not np.isfinite(images := np.asarray(drawn)).all():

@@ -144,7 +144,7 @@ def restore(
             overwrite=overwrite,
             progress=progress(),
             say=say,
-            sharding=hosts.spread(devices),
+            sharding=hosts.device_sharding(devices),
         )
         if hosts.first():
             show(report, *restoration(report, printable(out)))
@@ -209,7 +209,7 @@ def evaluate(
             remat=remat,
             batch_size=batch_size,
             progress=progress(),
-            sharding=hosts.spread(devices),
+            sharding=hosts.device_sharding(devices),
             precision=precision,
             overwrite=overwrite,
         )

@@ -168,7 +168,7 @@ def evaluate(
                         precision,
                     )
                     rows |= {(sampler, count, row["image"]): row for row in scored}
-                    write_csv(out / _part(), _ordered(rows, names))
+                    write_csv(out / _rows_file(), _ordered(rows, names))
                     bar.update(count * len(batch))
         hosts.wait()  # all is restored
         every = _ordered(_rows(out), names)  # of all hosts, and of earlier grids
@@ -210,7 +210,7 @@ def _summarise(out: Path, every: list[Row]) -> None:
     replace_file(out / "results.png", lambda p: figure.savefig(p, dpi=110, format="png"))
 
 
-def _part() -> str:
+def _rows_file() -> str:
     """The file of this host's rows: of several hosts each has its own until the end."""
     return "results.csv" if jax.process_count() == 1 else f"results-{jax.process_index()}.csv"
 

@@ -12,7 +12,7 @@ from jaxdiff.denoiser import Prior
 from jaxdiff.linalg.fields import contrast, half_weights
 from jaxdiff.samplers.ddpm import DDPM
 from jaxdiff.sampling import sample
-from jaxdiff.util.platform import jit, over_samples
+from jaxdiff.util.platform import jit, map_samples
 
 EXPONENTS = np.linspace(0, 0.6, 13, dtype=np.float32)  # of the contrast: which of them is measured
 # By how much an exponent must lower −2·log-likelihood, a pixel, to be taken instead of 0: below it
@@ -105,7 +105,7 @@ def _errors(denoiser, images, keys, timesteps, rings):
 
     dtype = denoiser.dtype
     rings = jnp.asarray(rings, dtype)
-    return over_samples(one)(jnp.asarray(images, dtype), keys)
+    return map_samples(one)(jnp.asarray(images, dtype), keys)
 
 
 def _own_samples(denoiser, n, key, batch_size, progress):

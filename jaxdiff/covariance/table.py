@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from jaxdiff.checkpoints.sources import find_file
 from jaxdiff.covariance.measure import measure, radius
 from jaxdiff.denoiser import as_prior
-from jaxdiff.linalg import small_matrices as matrices
+from jaxdiff.linalg import small_matrices
 from jaxdiff.linalg.fields import Modulated, Stationary, contrast
 from jaxdiff.schedules import Level
 from jaxdiff.util.arrays import Array, Number
@@ -102,9 +102,9 @@ class SpectralCovariance:
         part = jnp.clip((a - levels[low]) / (levels[low + 1] - levels[low]), 0, 1)
         table = jnp.asarray(self.table, dtype)[::-1]
         identity = jnp.broadcast_to(jnp.eye(self.channels, dtype=dtype), table.shape[1:])
-        precision = (1 - part) * matrices.solve(table[low], identity)
-        precision += part * matrices.solve(table[low + 1], identity)
-        rings = matrices.solve(precision, identity)
+        precision = (1 - part) * small_matrices.solve(table[low], identity)
+        precision += part * small_matrices.solve(table[low + 1], identity)
+        rings = small_matrices.solve(precision, identity)
         place = jnp.asarray(radius(*x_t.shape[:2]), dtype) / jnp.asarray(self.spacing, dtype)
         colours = noise * _between(rings, place)
         if self.modulation is None or x0_hat is None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.linalg import small_matrices as matrices
+from jaxdiff.linalg import small_matrices
 from jaxdiff.util.pytree import pytree
 
 
@@ -25,7 +25,7 @@ class Stationary:
 
     def draw(self, eps) -> jax.Array:
         """Σ^½ε: a sample, for ε ~ N(0, I) [H, W, C]."""
-        return filtered(matrices.cholesky(self.matrices), eps)
+        return filtered(small_matrices.cholesky(self.matrices), eps)
 
 
 @pytree
@@ -92,5 +92,5 @@ def half_weights(width: int) -> np.ndarray:
 
 def filtered(response, v) -> jax.Array:
     """F⁻¹ diag(response) F v for v [H, W, C], a matrix over colours at every frequency."""
-    spectrum = matrices.apply(response, jnp.fft.rfft2(v, axes=(0, 1)))
+    spectrum = small_matrices.apply(response, jnp.fft.rfft2(v, axes=(0, 1)))
     return jnp.fft.irfft2(spectrum, s=v.shape[:2], axes=(0, 1)).astype(v.dtype)

@@ -30,7 +30,7 @@ class Draws(NamedTuple):
     z: Array
     key: jax.Array | None = None
 
-    def more(self) -> jax.Array:
+    def require_key(self) -> jax.Array:
         """The key, for draws beside z.
 
         Raises:
@@ -183,12 +183,12 @@ class Restorer(Sampler):
         batch = self._batch()
         if batch is None:
             return replace_leaf(self, y=None), {"y": self.y[None]}, ()
-        own = {"y": self.y}
+        per_sample = {"y": self.y}
         if isinstance(self.operator, Stack):
-            own["operator"] = self.operator.operators
+            per_sample["operator"] = self.operator.operators
         if not isinstance(self.sigma, Noise) and np.ndim(self.sigma) == 1:
-            own["sigma"] = self.sigma
-        return replace_leaf(self, **dict.fromkeys(own)), own, (batch,)
+            per_sample["sigma"] = self.sigma
+        return replace_leaf(self, **dict.fromkeys(per_sample)), per_sample, (batch,)
 
 
 def as_scale(name: str):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.denoiser import Prior, as_prior
-from jaxdiff.linalg import small_matrices as matrices
+from jaxdiff.linalg import small_matrices
 from jaxdiff.linalg.fields import filtered
 from jaxdiff.samplers.base import Covariance, Draws, Sampler, ancestral, move
 from jaxdiff.schedules import Steps
@@ -55,11 +55,11 @@ class DDPM(Sampler):
         covariance = self.covariance.at(x, c.now, p.x0_hat)
         if self.covariance.stationary:
             return transition(x, c, p.x0_hat, covariance.matrices, draws.z), info
-        eps = jax.random.normal(draws.more(), x.shape, x.dtype)
+        eps = jax.random.normal(draws.require_key(), x.shape, x.dtype)
         return move(x, c, p.x0_hat + covariance.draw(eps), draws.z), info
 
 
 def transition(x, c: Steps, x0, covariance, z) -> jax.Array:
     """`move` to x₀ ~ N(x0, F* diag(covariance) F), both draws in one."""
     total = c.x0_coef**2 * covariance + c.posterior_variance * jnp.eye(x.shape[-1], dtype=x.dtype)
-    return c.x0_coef * x0 + c.xt_coef * x + filtered(matrices.cholesky(total), z)
+    return c.x0_coef * x0 + c.xt_coef * x + filtered(small_matrices.cholesky(total), z)

@@ -35,7 +35,8 @@ def with_covariance(denoiser, x, c: Steps):
 def correction(times_covariance, covariance, system, residual, c: Steps):
     """What the conditioned mean of x₀ changes by where S takes the place of the table's Σ.
 
-    And whether the solves reached their tolerance. The table's mean is x̂₀ + ΣBᵀu, u = (BΣBᵀ + σ²I)⁻¹(y − A x̂₀). With d = (S − Σ)Bᵀu it becomes
+    The second result says whether the solves reached their tolerance. The table's mean is
+    x̂₀ + ΣBᵀu, u = (BΣBᵀ + σ²I)⁻¹(y − A x̂₀). With d = (S − Σ)Bᵀu it becomes
     x̂₀ + ΣBᵀu + d − ΣBᵀ(BΣBᵀ + σ²I)⁻¹B d: S moves what the measurement leaves open. That is S's own
     mean up to (S − Σ)², for one product with S.
 
@@ -48,9 +49,8 @@ def correction(times_covariance, covariance, system, residual, c: Steps):
         v = system.adjoint(u)
         d = times_covariance(v) - covariance.apply(v)
         w, second = system.solve(system.forward(d))
-        return d - covariance.apply(system.adjoint(w)), first["cg_converged"] & second[
-            "cg_converged"
-        ]
+        converged = first["cg_converged"] & second["cg_converged"]
+        return d - covariance.apply(system.adjoint(w)), converged
 
     image = jax.eval_shape(lambda r: system.adjoint(system.enter(r)), residual)
     unchanged = jnp.zeros_like(image), jnp.array(True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.denoiser import Prior, as_prior
-from jaxdiff.linalg import small_matrices as matrices
+from jaxdiff.linalg import small_matrices
 from jaxdiff.linalg.cg import conjugate_gradients
 from jaxdiff.linalg.fields import filtered, fourier, inverse_fourier
 from jaxdiff.noise import Noise, as_noise
@@ -99,24 +99,26 @@ class SpectralPosterior(Restorer):
         residual = self.observation.residual(p.x0_hat)
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
         system = System(self.observation.operator.linear, covariance, s2, x.shape)
-        more, converged = 0, True
+        correction_of_mean, converged = 0, True
         if times_covariance is not None:
-            more, converged = correction(times_covariance, covariance, system, residual, c)
+            correction_of_mean, converged = correction(
+                times_covariance, covariance, system, residual, c
+            )
             info["cg_converged"] = converged
         if system.outer is None and self.covariance.stationary:
             shift, left = system.conditioned(residual)
-            x0 = p.x0_hat + shift + more
+            x0 = p.x0_hat + shift + correction_of_mean
             if self.draw:
                 return transition(x, c, x0, left, draws.z), info
             return move(x, c, x0, draws.z), info
         x0, report = self._drawn(system, p.x0_hat, draws)
         report["cg_converged"] &= converged
-        return move(x, c, x0 + more, draws.z), info | report
+        return move(x, c, x0 + correction_of_mean, draws.z), info | report
 
     def _drawn(self, system: "System", x0, draws: Draws):
         """x₀ by Matheron's rule, or its mean where nothing is to be drawn."""
         if self.draw:
-            first, second = jax.random.split(draws.more())
+            first, second = jax.random.split(draws.require_key())
             eps = jax.random.normal(first, x0.shape, x0.dtype)
             x0 = x0 + system.covariance.draw(eps)
         residual = self.observation.residual(x0)
@@ -145,7 +147,7 @@ class System:
         identity = jnp.eye(self.matrices.shape[-1], dtype=s2.dtype)
         identity = jnp.broadcast_to(identity, self.matrices.shape)
         self._power = jnp.abs(self.response)[..., None] ** 2 * self.matrices + s2 * identity
-        self._inverse = matrices.solve(self._power, identity)
+        self._inverse = small_matrices.solve(self._power, identity)
 
     def forward(self, v):
         """B v."""
@@ -172,10 +174,10 @@ class System:
 
     def conditioned(self, residual) -> tuple[jax.Array, jax.Array]:
         """Mean and covariance of x₀ − x̂₀ ~ N(0, Σ) given the residual of a filter, per frequency."""
-        gain = matrices.solve(self._power, self.matrices)
+        gain = small_matrices.solve(self._power, self.matrices)
         return filtered(jnp.conj(self.response)[..., None] * gain, residual), self.s2 * gain
 
     def _precondition(self, r):
         if self.outer is None:
-            return matrices.apply(self._inverse, r)
+            return small_matrices.apply(self._inverse, r)
         return self.outer(filtered(self._inverse, self.outer.adjoint(r)))

@@ -79,8 +79,8 @@ def update(
     of_t, of_eps = jax.random.split(key)
     # One draw for all, spread evenly: the loss varies less than with one each (Kingma et al. 2021,
     # arXiv 2107.00630, I.1).
-    spread = (jax.random.uniform(of_t) + jnp.arange(n) / n) % 1
-    t = (spread * len(alphas_cumprod)).astype(jnp.int32)
+    stratified = (jax.random.uniform(of_t) + jnp.arange(n) / n) % 1
+    t = (stratified * len(alphas_cumprod)).astype(jnp.int32)
     eps = jax.random.normal(of_eps, x0.shape)
 
     def loss(params, x0, t, eps):
@@ -225,7 +225,7 @@ def _run(
 ) -> None:
     """The steps that are left, with a checkpoint after so many, and samples after so many."""
     save_every, sample_every = every
-    spread, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
+    over_devices, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
     graph, params = nnx.split(unet)
     optimizer = adamw(settings)
     state = State(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
@@ -286,7 +286,7 @@ def _run(
 
         say()
         try:
-            for step, batch in _batches(pixels, settings, int(state.step), spread):
+            for step, batch in _batches(pixels, settings, int(state.step), over_devices):
                 small = step < settings.half_size * settings.steps
                 state, loss = _update(
                     graph,
@@ -332,12 +332,14 @@ def _start(config, seed: int, init: str | None) -> tuple[jd.UNet2D, DDPMSchedule
     return unet, schedule
 
 
-def _batches(pixels: Pixels, settings: Settings, start: int, spread) -> Iterator[tuple[int, Any]]:
+def _batches(
+    pixels: Pixels, settings: Settings, start: int, over_devices
+) -> Iterator[tuple[int, Any]]:
     """(step, images on the devices) from `start` on; the next is read while this one is used."""
 
     def read(step):
         images = pixels.batch(step, settings.batch_size, settings.seed, settings.flip)
-        return jax.make_array_from_callback(images.shape, spread, lambda index: images[index])
+        return jax.make_array_from_callback(images.shape, over_devices, lambda index: images[index])
 
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(read, start)

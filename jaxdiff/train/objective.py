@@ -38,8 +38,8 @@ def validation_loss(
     """
     schedule: Any = denoiser.schedule
     n, T = len(images), schedule.num_train_timesteps
-    spread = (np.random.default_rng(0).permutation(n * levels) + 0.5) / (n * levels)
-    timesteps = np.floor(spread * T).astype(np.int32)
+    stratified = (np.random.default_rng(0).permutation(n * levels) + 0.5) / (n * levels)
+    timesteps = np.floor(stratified * T).astype(np.int32)
     which = np.repeat(np.arange(n), levels)
     losses = []
     for start in range(0, n * levels, batch_size):

@@ -34,14 +34,14 @@ def join() -> None:
         raise ValueError(f"--hosts: start with srun or mpirun, or set {', '.join(names)}")
 
 
-def spread(devices: int | None) -> NamedSharding | None:
+def device_sharding(devices: int | None) -> NamedSharding | None:
     """A sharding over the first so many devices of this host, for `jd.sample`; None for one.
 
     Raises:
         ValueError: where there are fewer.
 
     Example:
-        >>> spread(None) is None, spread(1) is None
+        >>> device_sharding(None) is None, device_sharding(1) is None
         (True, True)
     """
     if devices is None or devices == 1:

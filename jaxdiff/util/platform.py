@@ -75,7 +75,7 @@ def known(option: str, value: str) -> bool:
     return True
 
 
-def over_samples(step: Callable) -> Callable:
+def map_samples(step: Callable) -> Callable:
     """`step` of one sample, applied to each: all at once, or one after the other."""
     if choices().vmap:
         return jax.vmap(step)
