@@ -165,14 +165,13 @@ def test_json_of_windows(folder):
 
 
 OTHERS = (
-    *("ScoreSdeVeScheduler", "ScoreSdeVpScheduler", "CMStochasticIterativeScheduler", "EDMEulerScheduler"),
-    *("EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "LCMScheduler", "IPNDMScheduler"),
+    *("ScoreSdeVpScheduler", "LCMScheduler", "IPNDMScheduler", "FlowMatchHeunDiscreteScheduler"),
     *("MyDDPMScheduler", "", 5, ["DDPMScheduler"], None),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OTHERS, ids=str)
-def test_noise_that_is_not_a_ddpms(name, folder, tmp_path):
+def test_noise_that_is_not_known(name, folder, tmp_path):
     edit(folder / "scheduler_config.json", _class_name=name)
     refused(folder, r"scheduler_config\.json: _class_name: the noise of")
     with pytest.raises(ValueError, match="_class_name"):
