@@ -17,6 +17,7 @@ from jaxdiff.denoiser import Denoiser, Prediction, Prior
 from jaxdiff.nn.config import UNet2DConfig
 from jaxdiff.nn.unet import UNet2D
 from jaxdiff.observation import Observation
+from jaxdiff.priors import prior
 from jaxdiff.restoration import Restoration, restore
 from jaxdiff.samplers import DDIM, DDPM, DPS, PiGDM, SpectralPosterior
 from jaxdiff.sampling import sample
@@ -56,6 +57,7 @@ __all__ = [
     "noise",
     "operators",
     "plot",
+    "prior",
     "priors",
     "pytree",
     "restore",

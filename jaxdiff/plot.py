@@ -80,7 +80,7 @@ def strip(states: Sequence[Any] | np.ndarray, t: Sequence[int], columns: int = 1
         t: the timestep of each state, its title.
     """
     chosen = np.unique(np.linspace(0, len(states) - 1, min(columns, len(states))).round())
-    panels = [(f"t = {t[int(i)]}", np.asarray(states[int(i)])) for i in chosen]
+    panels = [(f"t = {t[int(i)]:g}", np.asarray(states[int(i)])) for i in chosen]
     return comparison(panels, columns=columns)
 
 
@@ -132,7 +132,7 @@ def error_spectra(covariance) -> Figure:
     chosen = np.unique(np.linspace(0, len(variance) - 1, 7).round().astype(int))
     for place, level in enumerate(chosen):
         colour = colormaps["viridis"](place / max(len(chosen) - 1, 1))
-        label = f"t = {covariance.timesteps[level]}"
+        label = f"t = {covariance.timesteps[level]:.4g}"
         left.semilogy(radius, np.sqrt((scale[level] ** 2).mean(-1)), label=label, color=colour)
         if colours > 1:
             correlation = variance[level] / (scale[level][:, :, None] * scale[level][:, None])

@@ -17,7 +17,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 import jaxdiff as jd
-from jaxdiff import cli, data, metrics
+from jaxdiff import data, metrics
 from jaxdiff.samplers.presets import NAMES, preset
 from tests.conftest import shared
 from tests.parity.configs import CONFIGS
@@ -30,22 +30,6 @@ pytestmark = pytest.mark.usefixtures("hurried")
 def fast(tiny):
     """Options of a restoration that compiles and runs in a second."""
     return ["--steps", "3", "--samples", "2", "--model", tiny]
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys, uncached):
-    """Run `jaxdiff ARGS` in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("warnings.showwarning", None, raising=False)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["jaxdiff", *map(str, args)])
-        with pytest.raises(SystemExit) as e:
-            cli.main()
-        out, err = capsys.readouterr()
-        return e.value.code or 0, out, err
-
-    return call
 
 
 @pytest.fixture

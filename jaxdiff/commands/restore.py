@@ -51,10 +51,12 @@ class Settings:
     remat: bool = False
     precision: str | None = None
     save_draws: bool = False
+    config: str | None = None  # a file, of the model
+    class_label: int | None = None
 
 
 # Of the settings, those that change no result but by rounding: a run may go on with other ones.
-FREE = ("model", "batch_size", "remat")
+FREE = ("model", "config", "batch_size", "remat")
 
 
 class Task(NamedTuple):
@@ -209,9 +211,14 @@ def _task(settings: Settings) -> Task:
             "images in [0, 1], as 10/255",
             stacklevel=2,
         )
-    unet, schedule = jd.load(settings.model)
-    denoiser = jd.Denoiser(unet, schedule, remat=settings.remat)
-    if (shape := denoiser.shape) is None:
+    denoiser = jd.prior(
+        settings.model,
+        config=settings.config,
+        class_labels=settings.class_label,
+        remat=settings.remat,
+    )
+    shape: Any = denoiser.image_shape
+    if shape is None:
         raise ValueError(f"--model: {settings.model} names no sample_size in its config")
     name, covariance = settings.sampler, None
     if name is None or preset(name).needs_table:
@@ -221,9 +228,9 @@ def _task(settings: Settings) -> Task:
             if name is not None:
                 raise
     operator = named_operator(recipe, shape[:2])
-    name = name or default_sampler(operator, settings.sigma or 0.1, covariance)
+    name = name or default_sampler(denoiser, operator, settings.sigma or 0.1, covariance)
     count = settings.steps or preset(name).steps
-    schedule.steps(count)  # which the schedule may not have
+    denoiser.schedule.steps(count)  # which the schedule may not have
     used = dataclasses.replace(settings, sampler=name, steps=count)
     output = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, np.float32)).shape
     return Task(used, denoiser, covariance, operator, shape, output)

@@ -151,7 +151,7 @@ class Restorer(Sampler):
     @property
     def _known(self):
         """[H, W, C] of the prior's images, where it says."""
-        return self.denoiser.shape
+        return self.denoiser.image_shape
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
@@ -189,6 +189,20 @@ class Restorer(Sampler):
         if not isinstance(self.sigma, Noise) and np.ndim(self.sigma) == 1:
             per_sample["sigma"] = self.sigma
         return replace_leaf(self, **dict.fromkeys(per_sample)), per_sample, (batch,)
+
+
+def check_decode(denoiser: Prior) -> None:
+    """Raises TypeError for a prior whose states become images by a map that is not linear."""
+    _ = denoiser.decode.linear
+
+
+def decodes_linearly(denoiser: Prior) -> bool:
+    """Whether its states become images by a linear map, but for a shift."""
+    try:
+        check_decode(denoiser)
+    except TypeError:
+        return False
+    return True
 
 
 def as_scale(name: str):

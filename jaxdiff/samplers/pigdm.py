@@ -12,6 +12,7 @@ from jaxdiff.samplers.base import (
     Restorer,
     ancestral,
     as_scale,
+    check_decode,
 )
 from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Array, Number
@@ -72,6 +73,8 @@ class PiGDM(Restorer):
         super().__post_init__()
         if self.variance not in ("course", "paper"):
             raise ValueError(f"variance: expected 'course' or 'paper', got {self.variance!r}")
+        if self.variance == "paper":
+            check_decode(self.denoiser)
 
     def step(self, x, c: Steps, draws: Draws):
         if self.variance == "course":  # its r² meets images, and not the states it is a variance of

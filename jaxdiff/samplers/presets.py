@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxdiff.samplers.base import Restorer
+from jaxdiff.denoiser import Prior
+from jaxdiff.samplers.base import Covariance, Restorer, decodes_linearly
 from jaxdiff.samplers.dps import DPS
 from jaxdiff.samplers.pigdm import PiGDM
 from jaxdiff.samplers.spectral import SpectralPosterior
@@ -13,19 +14,25 @@ from jaxdiff.samplers.spectral import SpectralPosterior
 class Preset:
     """A sampler, its usual number of steps and guidance scale, and its other options.
 
-    `steps` and `scale` are those of the evaluations in benchmarks/RESULTS.md; `needs_table`, whether
-    it conditions with a covariance; `linear`, whether it takes linear operators only.
+    `steps` and `scale` are those of the evaluations in benchmarks/RESULTS.md; `latents`, whether it
+    takes a prior of latents, whose decoder is not linear.
     """
 
     method: Any
     steps: int
     scale: float | None = None
+    latents: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def needs_table(self) -> bool:
         """Whether it conditions with a covariance table."""
         return self.method is SpectralPosterior
+
+    def suits(self, denoiser: Prior, covariance: Covariance | None) -> bool:
+        """Whether a prior has what it takes."""
+        decodes = self.latents or decodes_linearly(denoiser)
+        return decodes and (covariance is not None or not self.needs_table)
 
     def sampler(self, denoiser, operator, y, sigma, scale=None, covariance=None) -> Restorer:
         """The sampler of a measurement, with its usual guidance scale unless one is given.
@@ -47,10 +54,10 @@ class Preset:
 PRESETS = {
     "spectral": Preset(SpectralPosterior, 10),
     "spectral-jacobian": Preset(SpectralPosterior, 10, options={"jacobian": True}),
-    "pigdm-paper": Preset(PiGDM, 20, 1.0, {"variance": "paper"}),
-    "pigdm": Preset(PiGDM, 100, 1.0),
-    "dps": Preset(DPS, 1000, 1.0),
-    "dps-adaptive": Preset(DPS, 1000, 100.0, {"step_size": "adaptive"}),
+    "pigdm-paper": Preset(PiGDM, 20, 1.0, options={"variance": "paper"}),
+    "pigdm": Preset(PiGDM, 100, 1.0, latents=True),
+    "dps": Preset(DPS, 1000, 1.0, latents=True),
+    "dps-adaptive": Preset(DPS, 1000, 100.0, latents=True, options={"step_size": "adaptive"}),
 }
 NAMES = tuple(PRESETS)
 

@@ -14,6 +14,7 @@ from jaxdiff.samplers.base import (
     Covariance,
     Draws,
     Restorer,
+    check_decode,
     move,
 )
 from jaxdiff.samplers.ddpm import transition
@@ -85,6 +86,7 @@ class SpectralPosterior(Restorer):
 
     def __post_init__(self):
         super().__post_init__()
+        check_decode(self.denoiser)
         self.covariance.check(self.denoiser)
 
     def step(self, x, c: Steps, draws: Draws):
