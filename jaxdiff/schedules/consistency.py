@@ -25,7 +25,7 @@ class ConsistencyConfig:
     clip_denoised: bool = True
 
     def __post_init__(self):
-        numbers = {"sigma_data": (0, 1e6), "s_noise": (0, 1e3), "rho": (0, 1e3)}
+        numbers = {"sigma_data": (0, 1e6), "s_noise": (0, 1e3), "rho": (0.1, 1e3)}
         check_sigmas(self, numbers=numbers, switches=("clip_denoised",))
 
 

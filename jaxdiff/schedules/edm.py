@@ -27,7 +27,7 @@ class EDMConfig:
     def __post_init__(self):
         check_sigmas(
             self,
-            numbers={"sigma_data": (0, 1e6), "rho": (0, 1e3)},
+            numbers={"sigma_data": (0, 1e6), "rho": (0.1, 1e3)},
             choices={"sigma_schedule": SPACINGS, "prediction_type": ("epsilon", "v_prediction")},
         )
 

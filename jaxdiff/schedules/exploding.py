@@ -92,7 +92,7 @@ def check_sigmas(config: Any, **kinds: Any) -> None:
     Raises:
         ValueError: names the field at fault.
     """
-    sigmas = {"sigma_min": (0, 1e6), "sigma_max": (0, 1e6)}
+    sigmas = dict.fromkeys(("sigma_min", "sigma_max"), (1e-8, 1e6))
     numbers = kinds.pop("numbers", {}) | sigmas
     fields.check(config, integers={"num_train_timesteps": (0, math.inf)}, numbers=numbers, **kinds)
     limits.check("num_train_timesteps", config.num_train_timesteps, "TIMESTEPS")

@@ -14,7 +14,7 @@ from diffusers import (
     VQModel,
 )
 
-from tests.parity.adm import ADM
+from convert.guided_diffusion import ADM
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import seeded
 from tests.parity.song import DDPMPP, EDMPrecond, write_edm
