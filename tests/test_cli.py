@@ -135,7 +135,7 @@ def test_another_sampler(run, photo, fast):
     arguments = ["--degrade", "--sampler", "dps-adaptive", "--scale", "50"]
     code, _, err = run("restore", photo, *arguments, *fast)
     assert code == 0, err
-    settings = json.loads(Path("restored/metrics.json").read_text())["settings"]
+    settings = json.loads(Path("restored/metrics.json").read_text(encoding="utf-8"))["settings"]
     assert settings["sampler"] == "dps-adaptive" and settings["scale"] == 50
 
 
