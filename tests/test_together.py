@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from jaxdiff.util import together
+from jaxdiff.util.locks import LOCK
 from jaxdiff.util.together import is_free, settle, write_together
 
-# Kills itself at its nth call that changes a folder; without jaxdiff's own imports, which take a second.
+# Kills itself at its nth call that changes a folder.
 SCRIPT = """
-import os, runpy, signal, sys
+import os, signal, sys
 from pathlib import Path
-file, folder, new, when = sys.argv[1:]
+from jaxdiff.util.together import write_together
+folder, new, when = sys.argv[1:]
 left = int(when)
 def deadly(real):
     def call(*args, **kwargs):
@@ -27,24 +28,23 @@ def deadly(real):
     return call
 for name in ("rename", "replace", "unlink", "mkdir", "rmdir"):
     setattr(os, name, deadly(getattr(os, name)))
-module = runpy.run_path(file)
 def content(name):
     return lambda path: path.write_text(f"{name} {new}")
 names = ("weights", "config", "scheduler")
-module["write_together"](Path(folder), {n: content(n) for n in names}, key="config")
+write_together(Path(folder), {n: content(n) for n in names}, key="config")
 """
 
 
 def run(folder: Path, new: str, when: int) -> bool:
     """Whether it was killed."""
-    command = [sys.executable, "-c", SCRIPT, str(together.__file__), str(folder), new, str(when)]
+    command = [sys.executable, "-c", SCRIPT, str(folder), new, str(when)]
     code = subprocess.run(command, capture_output=True).returncode
     assert code in (0, -signal.SIGKILL)
     return code != 0
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {p.name: p.read_text() for p in folder.iterdir() if p.is_file()}
+    return {p.name: p.read_text() for p in folder.iterdir() if p.is_file() and p.name != LOCK}
 
 
 def of(new: str) -> dict[str, str]:
