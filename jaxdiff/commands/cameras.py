@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdiff import data
-from jaxdiff.data.inputs import printable
 from jaxdiff.operators.base import Operator
 from jaxdiff.operators.blur import Blur
 from jaxdiff.operators.crop import Crop
 from jaxdiff.operators.downsample import Downsample
 from jaxdiff.operators.grey import Grey
 from jaxdiff.operators.mask import Mask
+from jaxdiff.util.names import printable
 
 NAMES = ("blur", "mask", "downsample", "crop", "grey")
 MOST = 9

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jaxdiff.data.decode import decode
-from jaxdiff.data.inputs import printable
 from jaxdiff.data.sources import find_images, list_images, packed_files
+from jaxdiff.util.names import printable
 
 
 def example(size: int = 64) -> np.ndarray:
