@@ -71,11 +71,12 @@ def score(done: Restored, operator) -> dict[str, Any]:
 
 
 def write(
-    root: Path, folder: Path, done: Restored, result: dict[str, Any] | None, draws: bool
+    root: Path, folder: Path, done: Restored, operator, result: dict[str, Any] | None, draws: bool
 ) -> None:
     """All files of one image into its folder in `root`, which has all of them or none.
 
     Args:
+        operator: the camera, which the comparison names.
         result: its scores, the last file; None where the caller writes that.
         draws: the single samples, too.
     """
@@ -89,9 +90,9 @@ def write(
             write_png16(temporary / "deviation-16bit.png", samples.std(0, ddof=1))
         for number, sample in enumerate(samples if draws else [], 1):
             data.write_image(temporary / f"draw-{number}.png", sample)
-        before = [("degraded", job.y), ("Wiener filter", wiener)]
+        before = [plot.degraded(operator, job.y, job.sigma), ("Wiener filter", wiener)]
         figure = plot.posterior(samples, job.truth, before=before)
-        figure.savefig(temporary / "comparison.png", dpi=130)
+        figure.savefig(temporary / "comparison.png")
         if result is not None:
             write_json(temporary / METRICS, result)
         publish(temporary, folder, METRICS)

@@ -149,7 +149,7 @@ def restore_images(
                     done = restored(job, samples, task.operator)
                     result = score(done, task.operator)
                     of_one = None if single else result
-                    write(out, folders[job.name], done, of_one, settings.save_draws)
+                    write(out, folders[job.name], done, task.operator, of_one, settings.save_draws)
                     results[job.name] = result
                 bar.update(len(some))
                 if not single and jax.process_count() == 1:
