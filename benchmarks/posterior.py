@@ -28,6 +28,7 @@ import jaxdiff as jd
 from benchmarks import affine, with_azula
 from jaxdiff import data, metrics
 from jaxdiff.commands.cameras import operator as named_operator
+from jaxdiff.plot import LABELS
 from jaxdiff.samplers import jacobian
 from jaxdiff.samplers.presets import NAMES, preset
 from jaxdiff.util.files import replace_file, write_csv
@@ -268,15 +269,15 @@ def faces_table(rows: list[dict], draws: int) -> str:
 
 def plot(rows: list[dict], draws: int) -> Figure:
     """Posterior mean's PSNR and calibration against evaluations, for the first row's camera."""
-    figure = Figure((10, 3.8), layout="constrained")
+    figure = Figure((11, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     rows = [r for r in rows if all(r[k] == rows[0][k] for k in ("camera", "sigma"))]
     for name in dict.fromkeys(r["sampler"] for r in rows):
         own = sorted((r for r in rows if r["sampler"] == name), key=lambda r: int(r["evaluations"]))
         x = [evaluations(r) for r in own]
-        left.plot(x, [float(r["psnr_mean"]) for r in own], "o-", label=name)
-        right.plot(x, [float(r["error_over_spread"]) for r in own], "o-", label=name)
+        left.plot(x, [float(r["psnr_mean"]) for r in own], "o-", label=LABELS.get(name, name))
+        right.plot(x, [float(r["error_over_spread"]) for r in own], "o-")
     best = max(float(r["psnr_mean"]) for r in rows)
     left.set_ylim(best - 8, best + 0.5)  # of the others it is enough to know that they are below
     left.set_ylabel(f"PSNR of the mean of {draws} draws, dB")
@@ -288,7 +289,7 @@ def plot(rows: list[dict], draws: int) -> Figure:
         axis.set_xscale("log")
         axis.set_xticks([5, 10, 20, 50, 100, 1000], ["5", "10", "20", "50", "100", "1000"])
         axis.set_xlabel("network evaluations a draw")
-    left.legend(fontsize=8)
+    figure.legend(loc="outside right center", fontsize=8)
     return figure
 
 

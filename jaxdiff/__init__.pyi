@@ -1,5 +1,6 @@
 from . import data, metrics, noise, operators, plot, priors, samplers, schedules
 from .checkpoints.diffusers import load, save
+from .checkpoints.hub import push
 from .covariance import SpectralCovariance
 from .denoiser import Denoiser, Prediction, Prior
 from .nn.config import UNet2DConfig
@@ -39,6 +40,7 @@ __all__ = [
     "operators",
     "plot",
     "priors",
+    "push",
     "pytree",
     "restore",
     "sample",

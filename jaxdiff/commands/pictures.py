@@ -99,9 +99,9 @@ def write(
             write_png16(temporary / "deviation-16bit.png", samples.std(0, ddof=1))
         for number, sample in enumerate(samples if draws else [], 1):
             data.write_image(temporary / f"draw-{number}.png", sample, *kept)
-        before = [("degraded", job.y), ("Wiener filter", wiener)]
+        before = [plot.degraded(job.camera.operator, job.y, job.sigma), ("Wiener filter", wiener)]
         figure = plot.posterior(samples, job.truth, before=before)
-        figure.savefig(temporary / "comparison.png", dpi=130)
+        figure.savefig(temporary / "comparison.png")
         if result is not None:
             write_json(temporary / METRICS, result)
         publish(temporary, folder, METRICS)
