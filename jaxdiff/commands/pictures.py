@@ -90,15 +90,15 @@ def write(
     try:
         job, samples, wiener, _ = done
         data.write_image(temporary / "degraded.png", job.y)
-        kept = job.picture.alpha, job.picture.profile
-        if np.shape(kept[0])[:2] != done.mean.shape[:2]:  # of another size, as after ×4
-            kept = None, kept[1]
-        data.write_image(temporary / "restored.png", done.mean, *kept)
+        _, alpha, profile = job.picture
+        if alpha is not None and alpha.shape[:2] != done.mean.shape[:2]:
+            alpha = None  # of another size, as after ×4
+        data.write_image(temporary / "restored.png", done.mean, alpha, profile)
         write_png16(temporary / "restored-16bit.png", done.mean)
         if len(samples) > 1:
             write_png16(temporary / "deviation-16bit.png", samples.std(0, ddof=1))
         for number, sample in enumerate(samples if draws else [], 1):
-            data.write_image(temporary / f"draw-{number}.png", sample, *kept)
+            data.write_image(temporary / f"draw-{number}.png", sample, alpha, profile)
         before = [plot.degraded(job.camera.operator, job.y, job.sigma), ("Wiener filter", wiener)]
         figure = plot.posterior(samples, job.truth, before=before)
         figure.savefig(temporary / "comparison.png")

@@ -69,11 +69,11 @@ class Blur(Linear):
     def reach(self) -> tuple[int, int]:
         """From how many pixels away, in rows and in columns, a pixel gets light."""
         kernel = np.asarray(self.kernel) != 0
-        rows, columns = (np.flatnonzero(kernel.any(axis)) for axis in (1, 0))
-        return tuple(
-            int(np.abs(places - n // 2).max(initial=0))
-            for places, n in zip((rows, columns), self.shape)
+        rows, columns = (
+            int(np.abs(np.flatnonzero(kernel.any(axis)) - n // 2).max(initial=0))
+            for axis, n in zip((1, 0), self.shape)
         )
+        return rows, columns
 
     def transfer(self, dtype):
         """K, the transform of the kernel with its centre at the origin, [H, W//2 + 1, 1]."""
