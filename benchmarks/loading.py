@@ -39,7 +39,7 @@ def write_celebahq(path: Path) -> None:
     params = nnx.to_flat_state(nnx.state(abstract_unet(config)))
     shapes = {torch_name(p): torch_shape(p, leaf.shape) for p, leaf in params}
     save_file({name: _random(shape) for name, shape in shapes.items()}, path)
-    path.with_suffix(".json").write_text(json.dumps(config.to_dict()))
+    path.with_suffix(".json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
 
 
 def write_imagenet(path: Path) -> None:
@@ -81,7 +81,7 @@ def read(path: Path) -> None:
 
 def anonymous() -> int:
     """Bytes of this process that are no file's pages."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("RssAnon"):
             return 1024 * int(line.split()[1])
     raise OSError("/proc/self/status has no RssAnon: this is for Linux")

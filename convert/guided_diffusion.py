@@ -84,6 +84,10 @@ class Conv(nn.Module):
 
 
 class ADM(nn.Module):
+    input_blocks: Any
+    middle_block: Any
+    output_blocks: Any
+
     def __init__(
         self, channels, multipliers, blocks, attention, head=64, outs=6, new_order=False,
         shift=True, by_resnet=True, classes=None,
@@ -155,8 +159,10 @@ class ADM(nn.Module):
         return self.out(h)
 
 
-FFHQ = dict(channels=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=1, attention={4})
-IMAGENET = dict(channels=256, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention={3, 4, 5})
+FFHQ: dict[str, Any] = dict(channels=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=1, attention={4})
+IMAGENET: dict[str, Any] = dict(
+    channels=256, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention={3, 4, 5}
+)
 
 
 def load(path: Path, config: Mapping[str, Any]) -> ADM:
@@ -168,7 +174,7 @@ def load(path: Path, config: Mapping[str, Any]) -> ADM:
         multipliers=[width // widths[0] for width in widths],
         blocks=c.layers_per_block,
         attention={i for i, kind in enumerate(c.down_block_types) if "Attn" in kind},
-        head=c.attention_head_dim,
+        head=c.head_dim(widths[-1]),
         outs=c.out_channels,
         new_order=config.get("use_new_attention_order", False),
         shift=c.resnet_time_scale_shift == "scale_shift",

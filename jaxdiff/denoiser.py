@@ -6,13 +6,14 @@ import reprlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.checkpoints.fingerprint import of_weights
 from jaxdiff.operators import Affine
 from jaxdiff.schedules import Level, Schedule
 from jaxdiff.util.pytree import concrete, field, pytree, static
@@ -43,6 +44,7 @@ class Prior(ABC):
     shape: Any = None
     schedule: Any = None
     decode: Any = Affine(0.5, 0.5)  # [-1, 1]
+    digest: Any = None  # what tells its weights from any other prior's, where it has some
 
     @abstractmethod
     def __call__(self, x, at) -> jax.Array:
@@ -163,6 +165,11 @@ class Denoiser(Prior):
         c = self.network.config
         return None if c.size is None else (*c.size, c.in_channels)
 
+    @cached_property
+    def digest(self) -> np.ndarray:
+        """What tells the network's weights from others', in any type: `fingerprint.of_weights`."""
+        return of_weights(self.network)
+
     @property
     def dtype(self):
         """The dtype of a sampler's state: the network's, float32 at least."""
@@ -194,7 +201,7 @@ class Denoiser(Prior):
         return Level(at.t, jnp.asarray(at.alpha, dtype), jnp.asarray(at.sigma, dtype))
 
 
-def _check_labels(labels, c) -> None:
+def _check_labels(labels, c: Any) -> None:
     """Raises ValueError where they are not what a network of that config takes."""
     conditional = c.class_embed_type is not None or c.num_class_embeds is not None
     if conditional and labels is None:

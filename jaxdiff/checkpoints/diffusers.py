@@ -43,7 +43,13 @@ _PIPELINES = {  # of diffusers, by what samples with them
 Contents = Mapping[str, Callable[[Path], Any]]  # files by name, with what writes each
 
 
-def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Schedule]:
+def load(
+    source: str | Path,
+    *,
+    dtype: Any = jnp.float32,
+    revision: str | None = None,
+    token: str | None = None,
+) -> tuple[UNet2D, Schedule]:
     """Load a checkpoint of diffusers' UNet2DModel as `(unet, schedule)`.
 
     Reads both folder layouts (`unet/` and `scheduler/`, or all in one folder) and those of diffusers'
@@ -57,9 +63,11 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
             `"google/ddpm-ema-celebahq-256"`.
         dtype: of the weights and the computation: float32, bfloat16, float16 or float64 (which
             needs `jax.config.update("jax_enable_x64", True)`).
+        revision: of a hub id, its branch, tag or commit; by default its main branch.
+        token: of your account on the hub; by default the one that `hf auth login` has kept.
 
     Raises:
-        FileNotFoundError: where there is no such checkpoint. OSError: where the hub does not answer.
+        FileNotFoundError: where there is no such checkpoint or revision. OSError: where the hub does not answer.
         ValueError: for a config that names no UNet2D, an unknown scheduler, a prior of latents
             (`jd.prior` reads it), a damaged file, a `.bin` with anything but tensors, weights that are
             not finite, and, all in one message, missing, unexpected and misshapen tensors.
@@ -69,7 +77,7 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
         >>> unet.config.sample_size, schedule.num_train_timesteps
         (64, 1000)
     """
-    files = find_files(source)
+    files = find_files(source, revision, token)
     if files.decoder is not None:
         raise ValueError(
             f"{source}: a prior of latents, whose pixels are its {files.decoder}'s: jd.prior reads it"
@@ -206,13 +214,13 @@ class Files(NamedTuple):
     decoder: str | None  # the folder of its latents' decoder
 
 
-def find_files(source: str | Path) -> Files:
+def find_files(source: str | Path, revision=None, token=None) -> Files:
     """The files of a folder of diffusers, or of one on the hub.
 
     Raises:
         FileNotFoundError: where there is none.
     """
-    find = finder(source)
+    find = finder(source, revision, token)
     # diffusers takes the subfolder if it is there and the root if not.
     for prefix in ("unet/", "", "unet_ema/"):
         if config := find(f"{prefix}{CONFIG}"):

@@ -13,6 +13,7 @@ from jaxdiff.checkpoints.adm import from_adm, is_adm, scheduler_config
 from jaxdiff.checkpoints.diffusers import (
     INDEX,
     SCHEDULER,
+    Files,
     check_dtype,
     contents_of,
     find_files,
@@ -43,6 +44,8 @@ def read(
     source: str | Path,
     config: Mapping[str, Any] | str | Path | None = None,
     dtype: Any = jnp.float32,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> Checkpoint:
     """The network, the schedule and the decoder of a checkpoint of any format; see `jd.prior`.
 
@@ -54,7 +57,7 @@ def read(
     try:
         if Path(source).is_file():
             return _file(Path(source), fields or {}, dtype)
-        return _folder(source, fields, dtype)
+        return _folder(source, find_files(source, revision, token), fields, dtype)
     except ValueError as e:
         if str(source) in str(e):
             raise
@@ -96,9 +99,10 @@ def convert(
     write_folder(folder, contents)
 
 
-def _folder(source: str | Path, config: Mapping[str, Any] | None, dtype) -> Checkpoint:
+def _folder(
+    source: str | Path, files: Files, config: Mapping[str, Any] | None, dtype
+) -> Checkpoint:
     """A folder of diffusers, here or on the hub."""
-    files = find_files(source)
     pair = read_network(source, files, dtype, config)
     if files.decoder is None:
         return Checkpoint(*pair)
@@ -106,7 +110,7 @@ def _folder(source: str | Path, config: Mapping[str, Any] | None, dtype) -> Chec
         raise ValueError(
             f"{source}: its latents are of a {files.decoder}: expected a vqvae (VQModel)"
         )
-    decoder = vq_from_tensors(*read_vq(source), dtype)
+    decoder = vq_from_tensors(*read_vq(source, files.find), dtype)
     latents, channels = decoder.config.embed_dim, pair[0].config.in_channels
     if latents != channels:
         raise ValueError(

@@ -63,7 +63,7 @@ def measure(
     # Positive definite, also from fewer images than channels.
     mean = np.trace(table, axis1=-2, axis2=-1)[..., None, None] / table.shape[-1]
     table = table + 1e-5 * mean * np.eye(table.shape[-1])
-    table = table / at.noise[:, None, None, None]
+    table = table / np.asarray(at.noise)[:, None, None, None]
     modulated = modulation.astype(np.float32) if modulation[:, 0].any() else None
     return {
         "table": table.astype(np.float32),
@@ -71,6 +71,7 @@ def measure(
         "alphas_cumprod": at.signal,
         "spacing": spacing,
         "modulation": modulated,
+        "weights": denoiser.digest,
     }
 
 

@@ -42,6 +42,7 @@ class SpectralCovariance:
             under any schedule the ᾱ of the same signal-to-noise ratio.
         spacing: of the rings, in cycles a pixel: ring r is at radius r·spacing.
         modulation: [L, 2], γ and the mean of log g; None where Σ alone is meant: m = 1.
+        weights: [2, 16], the `digest` of the denoiser it was measured on; None where nobody knows.
 
     Raises:
         ValueError: for arrays that do not fit each other, or hold NaN.
@@ -63,6 +64,9 @@ class SpectralCovariance:
     modulation: Array | None = field(
         default=None, converter=lambda m: None if m is None else np.asarray(m)
     )
+    weights: Array | None = field(
+        default=None, converter=lambda w: None if w is None else np.asarray(w)
+    )
 
     def __post_init__(self):
         levels, channels = len(self.timesteps), self.table.shape[-1]
@@ -75,6 +79,11 @@ class SpectralCovariance:
             raise ValueError(
                 f"modulation: expected [L, 2] for {levels} noise levels, got "
                 f"{list(self.modulation.shape)}"
+            )
+        if self.weights is not None and (self.weights.shape, self.weights.dtype) != ((2, 16), "u1"):
+            raise ValueError(
+                f"weights: expected a denoiser's digest, [2, 16] bytes, got "
+                f"{self.weights.dtype}{list(self.weights.shape)}"
             )
         for name in ("table", "modulation"):
             if not np.isfinite(self._arrays().get(name, 0)).all():
@@ -122,6 +131,13 @@ class SpectralCovariance:
                 f"covariance: a table of {self.channels} channels, the prior has "
                 f"{denoiser.shape[-1]}: measure its own (jaxdiff calibrate)"
             )
+        if self.weights is not None and concrete((self, denoiser)):
+            digest = denoiser.digest
+            if digest is not None and not (digest == self.weights).all(-1).any():
+                raise ValueError(
+                    f"covariance: {FILE} was measured on other weights than the prior's: measure it "
+                    "again (jaxdiff calibrate), or remove it"
+                )
         schedule = denoiser.schedule
         if schedule is None or not concrete((self, schedule)):
             return
@@ -189,12 +205,15 @@ class SpectralCovariance:
 
         Beside a checkpoint that is a file, PRIOR.pt, it is `PRIOR.spectral_covariance.safetensors`.
         """
-        path = _place(Path(folder))
+        path = table_path(Path(folder))
         path.parent.mkdir(parents=True, exist_ok=True)
-        # In C's order: safetensors writes the memory of any other as it lies.
-        tensors = {name: np.asarray(a, order="C") for name, a in self._arrays().items()}
-        replace_file(path, lambda p: save_file(tensors, p))
+        replace_file(path, self.write)
         return path
+
+    def write(self, path: str | Path) -> None:
+        """Write the file itself."""
+        # In C's order: safetensors writes the memory of any other as it lies.
+        save_file({name: np.asarray(a, order="C") for name, a in self._arrays().items()}, path)
 
     @classmethod
     def load(cls, source: str | Path) -> "SpectralCovariance":
@@ -204,7 +223,7 @@ class SpectralCovariance:
             FileNotFoundError: where it has none; ValueError: for a damaged file.
         """
         if Path(source).is_file():
-            path = beside if (beside := _place(Path(source))).is_file() else None
+            path = beside if (beside := table_path(Path(source))).is_file() else None
         else:
             path = find_file(source, FILE)
         if path is None:
@@ -219,7 +238,7 @@ class SpectralCovariance:
             raise ValueError(f"{path}: not a table of spectral covariances ({e})") from e
 
 
-def _place(checkpoint: Path) -> Path:
+def table_path(checkpoint: Path) -> Path:
     """Where the table of a checkpoint lies: in its folder, or beside its file."""
     if checkpoint.is_file():
         return checkpoint.with_name(f"{checkpoint.stem}.{FILE}")

@@ -1,6 +1,7 @@
 """UNet2D: diffusers' UNet2DModel in flax.nnx."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +160,8 @@ class UNet2D(nnx.Module):
         if self.config.class_embed_type == "timestep":
             class_labels = self._project(class_labels).astype(self.dtype)
         elif class_labels.ndim == 2:
-            embeddings = self.class_embedding.embedding[...]
+            embed: Any = self.class_embedding
+            embeddings = embed.embedding[...]
             highest = jax.lax.Precision.HIGHEST
             return temb + jnp.matmul(class_labels.astype(self.dtype), embeddings, precision=highest)
         return temb + self.class_embedding(class_labels)

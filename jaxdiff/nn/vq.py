@@ -79,7 +79,8 @@ class VQConfig:
         fields = {k: v for k, v in config.items() if not k.startswith("_")}
         if unknown := sorted(set(fields) - known):
             warnings.warn(f"{', '.join(unknown)}: no field of VQModel, ignored", stacklevel=2)
-        return cls(**{"scaling_factor": 1.0} | {k: v for k, v in fields.items() if k in known})
+        given: dict[str, Any] = {k: v for k, v in fields.items() if k in known}
+        return cls(**{"scaling_factor": 1.0, **given})
 
     def to_dict(self) -> dict[str, Any]:
         """The dictionary that `config.json` holds."""

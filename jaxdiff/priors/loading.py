@@ -18,6 +18,8 @@ def prior(
     class_labels: Any = None,
     dtype: Any = jnp.float32,
     remat: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> Denoiser:
     """Load a prior that somebody has published, as a denoiser with its schedule and its decoder.
 
@@ -39,6 +41,7 @@ def prior(
         class_labels: of a class-conditional network, as `Denoiser` takes them.
         dtype: of the weights and the computation, as `jd.load` takes it.
         remat: as of `Denoiser`.
+        revision, token: for the hub, as `jd.load` takes them.
 
     Raises:
         FileNotFoundError: where there is no such checkpoint. OSError: where the hub does not answer.
@@ -52,7 +55,7 @@ def prior(
         >>> denoiser.shape, type(denoiser.schedule).__name__
         ((64, 64, 3), 'DDPMSchedule')
     """
-    network, schedule, decoder = formats.read(source, config, dtype)
+    network, schedule, decoder = formats.read(source, config, dtype, revision, token)
     decode = None
     if decoder is not None:
         decode = LatentDecoder(decoder, decoder.config.scaling_factor, remat)

@@ -43,11 +43,11 @@ class Exploding(Schedule):
     scheduler: ClassVar[str]
 
     @abstractmethod
-    def time(self, sigma):
+    def time(self, sigma: Any) -> Any:
         """What a network is told at σ."""
 
     @abstractmethod
-    def sigma(self, t):
+    def sigma(self, t: Any) -> Any:
         """σ at the time t."""
 
     @property

@@ -79,7 +79,8 @@ class FlowSchedule(Schedule, schedulers=("FlowMatchEulerDiscreteScheduler",)):
             raise ValueError(f"spacing: a flow has its own, by `shift`; got {spacing!r}")
         n, shift = self.num_train_timesteps, self.config.shift
         ends = np.array([n if start is None else start, self.shortest])
-        return n * _shifted(np.linspace(*_shifted(ends / n, 1 / shift), count), shift)
+        first, last = _shifted(ends / n, 1 / shift)
+        return n * _shifted(np.linspace(first, last, count), shift)
 
     @property
     def shortest(self) -> float:
