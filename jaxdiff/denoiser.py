@@ -142,8 +142,8 @@ class Denoiser(Prior):
         label = self.class_label
         if isinstance(label, jax.core.Tracer) or c.class_embed_type is not None:
             return
-        label, count = jnp.asarray(label), c.num_class_embeds
-        whole = jnp.issubdtype(label.dtype, jnp.integer) and label.ndim == 0
+        label, count = np.asarray(label), c.num_class_embeds
+        whole = np.issubdtype(label.dtype, np.integer) and label.ndim == 0
         if not (whole and 0 <= int(label) < count):
             raise ValueError(
                 f"class_label: expected an integer from 0 to {count - 1}, got {self.class_label!r}"

@@ -194,11 +194,15 @@ def _check(samplers: Sequence[str]) -> None:
 def _dataset(source: Path | None, shape, seed: int, fit: str) -> tuple[Dataset, list[str]]:
     """The course's data set of a folder's good images, and a line for each bad one."""
     if source is None:
-        if shape[0] != shape[1] or shape[2] != 3:
-            raise ValueError("the bundled faces are square and RGB: name a folder of images")
-        return data.course_dataset(None, shape[0], seed, fit), []
+        if shape[0] != shape[1] or shape[2] not in (1, 3):
+            raise ValueError("the bundled faces are square, RGB or grey: name a folder of images")
+        return data.course_dataset(None, shape[0], seed, fit, shape[2]), []
     kernels = sorted(p for p in source.rglob("*") if p.suffix.lower() == ".mat" and p.is_file())
-    used = data.load_kernels(kernels[0]) if kernels else data.course_dataset().kernels
+    used = (
+        data.load_kernels(kernels[0])
+        if kernels
+        else data.course_dataset(size=min(shape[:2])).kernels
+    )
     good, bad = images.read_all(source, shape, fit)
     return Dataset(good, used, seed=seed), bad
 
