@@ -18,7 +18,19 @@ from jaxdiff.nn.config import UNet2DConfig
 from jaxdiff.nn.unet import UNet2D
 from jaxdiff.observation import Observation
 from jaxdiff.restoration import Restoration, restore
-from jaxdiff.samplers import DDIM, DDPM, DPS, PiGDM, SpectralPosterior
+from jaxdiff.samplers import (
+    DAPS,
+    DDIM,
+    DDNM,
+    DDPM,
+    DDRM,
+    DPS,
+    MMPS,
+    DiffPIR,
+    PiGDM,
+    PnPDM,
+    SpectralPosterior,
+)
 from jaxdiff.sampling import sample
 from jaxdiff.schedules import Level, Schedule, ScheduleConfig, Steps
 from jaxdiff.util import moved
@@ -33,13 +45,19 @@ moved.install()
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "DAPS",
     "DDIM",
+    "DDNM",
     "DDPM",
+    "DDRM",
     "DPS",
+    "MMPS",
     "Denoiser",
+    "DiffPIR",
     "Level",
     "Observation",
     "PiGDM",
+    "PnPDM",
     "Prediction",
     "Prior",
     "Restoration",

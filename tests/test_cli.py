@@ -184,7 +184,7 @@ def test_sampler_names():
     prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())
     blur, y = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8)), np.zeros((8, 8, 1))
     made = {n: preset(n).sampler(prior, blur, y, 0.1, covariance=prior.covariance) for n in NAMES}
-    assert [type(s).__name__ for s in made.values()] == [
+    assert [type(s).__name__ for s in list(made.values())[:6]] == [
         *("SpectralPosterior", "SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS")
     ]
     assert [made[n].jacobian for n in ("spectral", "spectral-jacobian")] == [False, True]
@@ -195,7 +195,7 @@ def test_sampler_names():
     with pytest.raises(ValueError, match="scale"):
         preset("spectral").sampler(prior, blur, y, 0.1, 2.0, prior.covariance)
     with pytest.raises(ValueError, match="expected one of spectral"):
-        preset("ddrm").sampler(prior, blur, y, 0.1)
+        preset("ddim").sampler(prior, blur, y, 0.1)
 
 
 def test_memory_and_precision(run, tmp_path, tiny, fast):
