@@ -100,6 +100,13 @@ def _mmps(problem: Problem, c: jd.Steps):
     return _given_x0(problem, c, p * k.conj() / (p * np.abs(k) ** 2 + problem.sigma**2))
 
 
+def _tmpd(problem: Problem, c: jd.Steps):
+    """The rows of AΣAᵀ all sum to what it makes of a constant."""
+    k, p = problem.k / 2, _covariance(problem, c)
+    rows = np.abs(k[0, 0]) ** 2 * p[0, 0]
+    return _given_x0(problem, c, p * k.conj() / (rows + problem.sigma**2))
+
+
 def _spectral_form(sampler: str, problem: Problem, c: jd.Steps, eta=0.85):
     """DDRM (η_b = 1) and DDNM+, which treat each singular value by its own noise."""
     k, a, following = problem.k / 2, c.alphas_cumprod, c.alphas_cumprod_prev
@@ -126,6 +133,7 @@ def _spectral_form(sampler: str, problem: Problem, c: jd.Steps, eta=0.85):
 REPLACING = {
     "diffpir": _diffpir,
     "mmps": _mmps,
+    "tmpd": _tmpd,
     "ddrm": partial(_spectral_form, "ddrm"),
     "ddnm": partial(_spectral_form, "ddnm"),
 }

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from benchmarks import affine
+from benchmarks import affine, mixture
 from jaxdiff.operators import Blur, Crop, Downsample, Grey, Mask, Scale
+from jaxdiff.samplers.inner import systematic
 from tests.test_samplers import Toy
 
 pytestmark = pytest.mark.usefixtures("hurried")
@@ -155,6 +156,155 @@ def test_daps_has_its_own_law(moves, x64):
     check_law(kept(sampler, steps), mean, variance)
 
 
+def matrices(problem, at):
+    """The exact denoiser at a level, the blur of states, and y less A(1/2), as matrices and a vector."""
+    size = problem.y.size
+    unit = jnp.eye(size).reshape(size, *problem.y.shape)
+    denoise = np.asarray(jax.vmap(lambda e: problem.prior(e, at))(unit)).reshape(size, size).T
+    blur = np.asarray(jax.vmap(problem.blur)(unit)).reshape(size, size).T / 2
+    return denoise, blur, problem.y.ravel() - 2 * blur @ np.full(size, 0.5)
+
+
+def test_repaint_has_the_law_of_its_algorithm(x64):
+    """Mean and covariance by its own recursion, dense: two steps, three attempts at each."""
+    problem = affine.example(4)
+    mask = Mask(RNG.random((4, 4)) < 0.5)
+    y = np.asarray(mask(problem.y))
+    steps = problem.prior.schedule.steps(2, "trailing")
+    shows, known = mask.mask.ravel() > 0, 2 * y.ravel() - 1
+    mean, covariance = np.zeros(16), np.eye(16)
+    for i in range(2):
+        c = affine.row(steps, i)
+        denoise, _, _ = matrices(problem, c.now)
+        step = np.where(shows[:, None], 0, c.x0_coef * denoise + c.xt_coef * np.eye(16))
+        noise = np.diag(np.where(shows, c.next.sigma, c.noise_coef) ** 2)
+        back = c.now.alpha / c.next.alpha
+        for attempt in range(3):
+            if attempt:
+                fresh = c.now.sigma**2 * c.fresh * np.eye(16)
+                mean, covariance = back * mean, back**2 * covariance + fresh
+            mean = step @ mean + np.where(shows, c.next.alpha * known, 0)
+            covariance = step @ covariance @ step.T + noise
+    sampler = jd.RePaint(problem.prior, mask, y, 0.0, resamplings=3)
+    _, states = jd.sample(sampler, steps, key=KEY, n=2000, keep=lambda x, info: x)
+    found = np.asarray(states)[-1].reshape(2000, 16)
+    np.testing.assert_allclose(found[:, shows] - known[shows], 0, atol=1e-12)
+    deviation = np.sqrt(np.diag(covariance))[~shows]
+    error = (found.mean(0)[~shows] - mean[~shows]) / deviation
+    assert np.abs(error).max() < 5 / np.sqrt(2000)
+    np.testing.assert_allclose(found.std(0)[~shows] / deviation, 1, atol=0.06)
+
+
+def test_reddiff_is_adam_on_its_loss(x64):
+    """Against torch's Adam, with the same noise, four steps."""
+    import torch
+
+    problem = affine.example(4)
+    sampler = jd.REDDiff(problem.prior, problem.blur, problem.y, problem.sigma)
+    steps = problem.prior.schedule.steps(4)
+    noise = RNG.standard_normal((5, 1, 4, 4, 1))
+    _, states = jd.sample(sampler, steps, noise=noise, keep=lambda x, info: x[0])
+    _, blur, y = matrices(problem, 0)
+    start = np.linalg.solve(blur.T @ blur + problem.sigma**2 * np.eye(16), blur.T @ y)
+    mu = torch.tensor(start, requires_grad=True)
+    adam = torch.optim.Adam([mu], lr=0.1, betas=(0.9, 0.99))
+    for i in range(4):
+        c, z = affine.row(steps, i), noise[i + 1].ravel()
+        denoise, _, _ = matrices(problem, c.now)
+        x = c.now.alpha * mu.detach().numpy() + c.now.sigma * z
+        eps = (x - c.now.alpha * denoise @ x) / c.now.sigma
+        misfit = 2 * (torch.tensor(y) - torch.tensor(blur) @ mu)  # of [-1, 1]
+        loss = (misfit**2).mean() / 2
+        loss += 0.25 * c.now.sigma / c.now.alpha * (torch.tensor(eps - z) * mu).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        np.testing.assert_allclose(states[i, 0].ravel(), mu.detach().numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.08])
+def test_sitcom_is_adam_until_it_fits(sigma, x64):
+    """Against torch's Adam on the network's input; with noise it stops early."""
+    import torch
+
+    problem = affine.example(4)
+    sampler = jd.SITCOM(problem.prior, problem.blur, problem.y, sigma, K=6)
+    steps = problem.prior.schedule.steps(3)
+    noise = RNG.standard_normal((4, 1, 4, 4, 1))
+    _, states = jd.sample(sampler, steps, noise=noise, keep=lambda x, info: x)
+    x, counts = noise[0].ravel(), {}
+    for i in range(3):
+        c = affine.row(steps, i)
+        denoise, blur, y = (torch.tensor(m) for m in matrices(problem, c.now))
+        v = torch.tensor(steps.start * x if i == 0 else x, requires_grad=True)
+        adam = torch.optim.Adam([v], lr=0.02)
+        for k in range(1, 7):
+            counts[i] = k
+            x0 = denoise @ v
+            loss = ((y - blur @ x0) ** 2).sum()
+            if loss < sigma**2 * 16:
+                break
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        x = c.next.alpha * x0.detach().numpy() + c.next.sigma * noise[i + 1].ravel()
+        np.testing.assert_allclose(states[i, 0].ravel(), x, atol=1e-9)
+    assert (min(counts.values()) < 6) == (sigma > 0)
+
+
+def test_fastdips_finds_the_point_of_the_ball(x64):
+    """After many splitting steps: the x next to x̂₀ with ‖A(x) − y‖ = ε√m, by its multiplier."""
+    problem = affine.example(4)
+    sampler = jd.FastDIPS(problem.prior, problem.blur, problem.y, 0.02, K=3000, rho=20)
+    c = affine.row(problem.prior.schedule.steps(4), 2)
+    x = RNG.standard_normal((4, 4, 1))
+    _, blur, y = matrices(problem, c.now)
+    x0_hat = np.asarray(problem.prior(jnp.asarray(x), c.now)).ravel()
+
+    def point(multiplier):
+        system = np.eye(16) + multiplier * blur.T @ blur
+        return np.linalg.solve(system, x0_hat + multiplier * blur.T @ y)
+
+    low, high = 0.0, 1e8
+    for _ in range(200):
+        middle = (low + high) / 2
+        outside = np.linalg.norm(blur @ point(middle) - y) > 0.02 * 4
+        low, high = (middle, high) if outside else (low, middle)
+    moved, _ = jax.jit(type(sampler).step)(
+        sampler, jnp.asarray(x), c, jd.samplers.Draws(jnp.zeros((4, 4, 1)))
+    )
+    np.testing.assert_allclose(moved.ravel() / c.next.alpha, point(high), atol=1e-6)
+
+
+def test_tds_nears_the_posterior_as_particles_grow():
+    """On a mixture whose posterior has several modes, by the distance of 1,000 draws."""
+    grid = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), -1).reshape(9, 1, 2, 1) * 0.6
+    weights = np.array([9, 1, 4, 1, 6, 1, 2, 1, 9])
+    prior = jd.priors.GaussianMixture(grid, np.full(9, 0.003), weights, jd.Schedule.from_config())
+    y, sigma, camera = np.array([[[0.66], [0]]]), 0.15, Mask([[1, 0]])
+    exact = prior.sample_posterior(KEY, camera, y, sigma, 1000).reshape(1000, 2)
+    distances = []
+    for particles in (1, 2, 16):
+        sampler = jd.TDS(prior, camera, y, sigma, particles)
+        _, states = jd.sample(
+            sampler, prior.schedule.steps(40, "trailing"), key=KEY, n=1000,
+            keep=lambda x, info: x[0][0],
+        )  # fmt: skip
+        found = np.asarray(states)[-1].reshape(1000, 2)
+        distances.append(mixture.sliced_wasserstein(found, exact, np.random.default_rng(0)))
+    assert distances[0] > 1.4 * distances[1] > 1.4**2 * distances[2], distances
+
+
+def test_systematic_resampling():
+    """As often as the weights say, up to one; and the first of them by chance."""
+    weights = jnp.array([0.05, 0.5, 0.25, 0.2])
+    chosen = jax.vmap(lambda key: systematic(key, jnp.log(weights)))(jax.random.split(KEY, 2000))
+    counts = np.stack([(np.asarray(chosen) == i).sum(1) for i in range(4)], 1)
+    assert (np.abs(counts - 4 * np.asarray(weights)) < 1).all()
+    first = np.bincount(np.asarray(chosen)[:, 0], minlength=4) / 2000
+    np.testing.assert_allclose(first, weights, atol=0.03)
+
+
 OPERATORS = {
     "blur": lambda: Blur(RNG.random((3, 4)), (4, 6)),
     "mask": lambda: Mask(RNG.random((4, 6)) < 0.5),
@@ -192,6 +342,25 @@ def test_what_a_mask_shows_and_hides(method, x64):
     assert 0.01 < last[mask.mask == 0].std() < 0.4
 
 
+@jd.pytree
+class Laplace(jd.noise.Noise):
+    scale: float
+
+    def log_prob(self, y, mean):
+        return -jnp.abs(y - mean).sum() / self.scale
+
+    def draw(self, key, mean):
+        return mean + self.scale * jax.random.laplace(key, mean.shape, mean.dtype)
+
+
+@pytest.mark.parametrize("method", [jd.DAPS, jd.PnPDM])
+def test_what_takes_a_likelihood_takes_any_noise(method):
+    """In float32, a step each, of an operator that is not linear."""
+    sampler = method(Toy(np.float32(1)), lambda x: x**2, np.full((8, 8, 3), 0.3, "f"), Laplace(0.1))
+    steps = jd.Schedule.from_config().steps(np.array([300, 100]), inner=sampler.inner)
+    assert np.isfinite(np.asarray(jd.sample(sampler, steps, key=KEY))).all()
+
+
 BLUR = Blur(np.ones((3, 3)) / 9, (8, 8))
 REFUSED = {
     "no-spectrum": (jd.DDRM, {"operator": Crop(2) @ BLUR, "y": np.zeros((4, 4, 3))}, TypeError, "spectral"),
@@ -203,6 +372,15 @@ REFUSED = {
     "moves": (jd.DAPS, {"moves": "gibbs"}, ValueError, "expected 'langevin' or 'hmc'"),
     "no-likelihood": (jd.DAPS, {"sigma": 0, "tau": None}, ValueError, "DAPS divides by it"),
     "no-likelihood-2": (jd.PnPDM, {"operator": lambda x: x**2, "sigma": 0}, ValueError, "PnPDM divides"),
+    "no-likelihood-3": (jd.TDS, {"sigma": 0}, ValueError, "TDS divides"),
+    "no-mask": (jd.RePaint, {}, TypeError, "RePaint takes jd.operators.Mask only, got Blur"),
+    "not-gaussian": (jd.SITCOM, {"sigma": Laplace(0.1)}, TypeError, "needs Gaussian noise, got Laplace"),
+    "not-gaussian-2": (jd.FastDIPS, {"sigma": Laplace(0.1)}, TypeError, "needs Gaussian noise"),
+    "not-gaussian-3": (jd.DDRM, {"sigma": Laplace(0.1)}, TypeError, "needs Gaussian noise"),
+    "particles": (jd.TDS, {"particles": True}, ValueError, "particles: expected an integer"),
+    "resamplings": (jd.RePaint, {"resamplings": 0, "operator": Mask(np.eye(8))}, ValueError, "resamplings"),
+    "lambda": (jd.REDDiff, {"lambda_": np.inf}, ValueError, "lambda_: expected a finite"),
+    "K": (jd.SITCOM, {"K": 2.0}, ValueError, "K: expected an integer"),
     "tau": (jd.DAPS, {"tau": 0}, ValueError, "DAPS divides"),
     "inner": (jd.PnPDM, {"inner": 0}, ValueError, "inner: expected an integer"),
 }  # fmt: skip

@@ -80,6 +80,12 @@ SAMPLERS = {
     "mmps": Row(lambda d, a, y: jd.MMPS(d, a, y, 0.1, 2), loop=False),
     "daps": Row(lambda d, a, y: jd.DAPS(d, a, y, 0.1, count=3, inner=2), linear=False, loop=False),
     "pnpdm": Row(lambda d, a, y: jd.PnPDM(d, a, y, 0.1, inner=2), linear=False, loop=False),
+    "tmpd": Row(lambda d, a, y: jd.TMPD(d, a, y, 0.1), loop=False),
+    "reddiff": Row(lambda d, a, y: jd.REDDiff(d, a, y, 0.1), linear=False),
+    "sitcom": Row(lambda d, a, y: jd.SITCOM(d, a, y, 0.1, 3), linear=False, loop=False),
+    "fastdips": Row(lambda d, a, y: jd.FastDIPS(d, a, y, 0.1), linear=False, loop=False),
+    "repaint": Row(lambda d, a, y: jd.RePaint(d, KNOWN, y, 0.1, 2), linear=False, loop=False),
+    "tds": Row(lambda d, a, y: jd.TDS(d, a, y, 0.1, 3), linear=False, draws_more=True),
 }
 RESTORING = [name for name, row in SAMPLERS.items() if row.restores]
 SCALED = [name for name, row in SAMPLERS.items() if row.scaled]
@@ -145,7 +151,7 @@ def test_same_sample_on_eight_devices(name, steps):
     sampler = make(name)
     one = jd.sample(sampler, steps, key=KEY, n=11)
     eight, kept = jd.sample(
-        sampler, steps, key=KEY, n=11, sharding=sharding, keep=lambda x, info: x
+        sampler, steps, key=KEY, n=11, sharding=sharding, keep=lambda x, info: info["x0_hat"]
     )
     np.testing.assert_allclose(one, eight, atol=1e-5)
     chex.assert_shape(kept, (6, 11, 8, 8, 3))
@@ -166,16 +172,16 @@ def test_progress_changes_nothing(name, steps, capsys):
 @pytest.mark.parametrize("name", [name for name in LOOP if not SAMPLERS[name].draws_more])
 def test_noise_replaces_the_draws(name, steps, x64):
     """In float64: six steps amplify float32's rounding to 1e-5, and both sides round on their own."""
-    noise = np.random.default_rng(0).standard_normal((7, 2, 8, 8, 3))
+    noise = np.random.default_rng(0).standard_normal((7, 2, *make(name).shape))
     sampler = jax.tree.map(lambda a: a.astype(np.float64), make(name))
     images = jd.sample(sampler, steps, noise=noise, batch_size=1)
     np.testing.assert_allclose(
         images[1:], jd.sample(sampler, steps, noise=noise[:, 1:]), atol=1e-10
     )
-    step, x = jax.jit(type(sampler).step), steps.start * noise[0, 0]
+    step, x = jax.jit(type(sampler).step), sampler.begin(steps.start * noise[0, 0])
     for i in range(6):
         x, _ = step(sampler, x, jax.tree.map(lambda a, i=i: a[i], steps), Draws(noise[i + 1, 0]))
-    np.testing.assert_allclose(images[0], np.clip(x, -1, 1) / 2 + 0.5, atol=1e-10)
+    np.testing.assert_allclose(images[0], sampler.image(x), atol=1e-10)
 
 
 def test_evaluations_of_a_step(name, steps):
@@ -203,7 +209,7 @@ def test_no_retrace(name, steps):
 
     def keep(x, info):  # runs once a trace
         traces.append(1)
-        return x.mean()
+        return info["x0_hat"].mean()
 
     sampler = make(name, network=True)
     jd.sample(sampler, steps, key=KEY, keep=keep)
@@ -237,7 +243,7 @@ def test_memory_does_not_grow_with_steps(name):
         sampler, own, _ = sampler.split()
         samples = _Samples(KEY[None], own)
         program = jax.jit(
-            lambda s, c, m: _run_trajectory(s, c, 1.0, m, (8, 8, 3), np.dtype("f"), None, None),
+            lambda s, c, m: _run_trajectory(s, c, 1.0, m, sampler.shape, np.dtype("f"), None, None),
             compiler_options=platform.compiler_options(),
         )  # also: the loop can be called inside a user's jit
         return program.lower(sampler, steps, samples).compile().memory_analysis()
@@ -259,7 +265,7 @@ def test_batch_of_measurements(name, steps):
     first = dataclasses.replace(sampler, y=sampler.y[0])
     alone, _ = jd.sample(first, steps, key=KEY, n=2, keep=residual)
     np.testing.assert_allclose(alone, images[0], atol=1e-5)
-    noise = np.random.default_rng(0).standard_normal((7, 3, 2, 8, 8, 3)).astype("f")
+    noise = np.random.default_rng(0).standard_normal((7, 3, 2, *sampler.shape)).astype("f")
     hooked = jd.sample(sampler, steps, noise=noise, key=KEY, batch_size=2)
     alone = jd.sample(first, steps, noise=noise[:, 0], key=KEY)
     np.testing.assert_allclose(alone, hooked[0], atol=1e-5)

@@ -13,10 +13,16 @@ from jaxdiff.samplers.ddpm import DDPM
 from jaxdiff.samplers.ddrm import DDRM
 from jaxdiff.samplers.diffpir import DiffPIR
 from jaxdiff.samplers.dps import DPS
+from jaxdiff.samplers.fastdips import FastDIPS
 from jaxdiff.samplers.mmps import MMPS
 from jaxdiff.samplers.pigdm import PiGDM
 from jaxdiff.samplers.pnpdm import PnPDM
+from jaxdiff.samplers.reddiff import REDDiff
+from jaxdiff.samplers.repaint import RePaint
+from jaxdiff.samplers.sitcom import SITCOM
 from jaxdiff.samplers.spectral import SpectralPosterior
+from jaxdiff.samplers.tds import TDS
+from jaxdiff.samplers.tmpd import TMPD
 
 __all__ = [
     "DAPS",
@@ -26,11 +32,17 @@ __all__ = [
     "DDRM",
     "DPS",
     "MMPS",
+    "SITCOM",
+    "TDS",
+    "TMPD",
     "DiffPIR",
     "Draws",
+    "FastDIPS",
     "PiGDM",
     "PnPDM",
     "PosteriorSampler",
+    "REDDiff",
+    "RePaint",
     "Restorer",
     "Sampler",
     "SpectralPosterior",

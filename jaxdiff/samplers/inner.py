@@ -1,4 +1,4 @@
-"""What some methods do within a step: a ladder down to the data, and Markov chains."""
+"""What some methods do within a step: a ladder down to the data, Markov chains, resampling."""
 
 import jax
 import jax.numpy as jnp
@@ -47,3 +47,13 @@ def hmc(score, x, step_size, count: int, key, momentum: float = 0.9) -> jax.Arra
 
 
 CHAINS = {"langevin": langevin, "hmc": hmc}
+
+
+def systematic(key, log_weights) -> jax.Array:
+    """Indices, each as often as its weight says up to one, in random order."""
+    first, second = jax.random.split(key)
+    count = len(log_weights)
+    places = (jnp.arange(count) + jax.random.uniform(first, dtype=log_weights.dtype)) / count
+    edges = jnp.cumsum(jax.nn.softmax(log_weights))
+    found = jnp.minimum(jnp.searchsorted(edges, places), count - 1)
+    return jax.random.permutation(second, found)

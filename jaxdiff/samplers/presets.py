@@ -9,10 +9,16 @@ from jaxdiff.samplers.ddnm import DDNM
 from jaxdiff.samplers.ddrm import DDRM
 from jaxdiff.samplers.diffpir import DiffPIR
 from jaxdiff.samplers.dps import DPS
+from jaxdiff.samplers.fastdips import FastDIPS
 from jaxdiff.samplers.mmps import MMPS
 from jaxdiff.samplers.pigdm import PiGDM
 from jaxdiff.samplers.pnpdm import PnPDM
+from jaxdiff.samplers.reddiff import REDDiff
+from jaxdiff.samplers.repaint import RePaint
+from jaxdiff.samplers.sitcom import SITCOM
 from jaxdiff.samplers.spectral import SpectralPosterior
+from jaxdiff.samplers.tds import TDS
+from jaxdiff.samplers.tmpd import TMPD
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,12 @@ PRESETS = {
     "mmps": Preset(MMPS, 100),
     "daps": Preset(DAPS, 200),
     "pnpdm": Preset(PnPDM, 100),
+    "tmpd": Preset(TMPD, 100),
+    "reddiff": Preset(REDDiff, 100),
+    "sitcom": Preset(SITCOM, 20),
+    "fastdips": Preset(FastDIPS, 75),
+    "repaint": Preset(RePaint, 250),
+    "tds": Preset(TDS, 100),
 }
 NAMES = tuple(PRESETS)
 # What `jaxdiff evaluate` compares where nobody names others: the course's methods, and the spectral ones.
