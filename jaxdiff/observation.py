@@ -69,6 +69,19 @@ class Observation:
         step, report = self.solve(self.residual(x), variance)
         return x + variance * step, report
 
+    def draw(self, key, x, variance) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """z of the density p(y | z)·N(z; x, variance·I), of a linear A and Gaussian noise.
+
+        By Matheron's rule: z' = x + √variance·n moved as `prox` moves it, but toward y − σ·n'.
+        """
+        first, second = jax.random.split(key)
+        z = x + jnp.sqrt(variance) * jax.random.normal(first, x.shape, x.dtype)
+        missed = self.residual(z)
+        noise = jax.random.normal(second, missed.shape, missed.dtype)
+        noise = self.operator.project(jnp.asarray(self.sigma, x.dtype) * noise)
+        step, report = self.solve(missed - noise, variance)
+        return z + variance * step, report
+
     @property
     def sigma(self):
         """σ of Gaussian noise.
@@ -117,6 +130,12 @@ def check_linear(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
         for name, got, expected in (("a + b", one(a + b), ya + yb), ("2a", one(2 * a), 2 * ya)):
             if not float(jnp.abs(got - expected).max()) <= tolerance:
                 raise ValueError(f"operator: {one.name} is not linear: A({name}) differs")
+
+
+def check_spectral(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
+    """Raises TypeError for an operator that has no spectral or diagonal form."""
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    jax.eval_shape(lambda x: first(operator).linear.spectral(jnp.sqrt, x), image)
 
 
 def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) -> None:

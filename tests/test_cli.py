@@ -185,9 +185,18 @@ def test_calibrate(run, tmp_path, tiny):
 def test_sampler_names():
     prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())
     blur, y = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8)), np.zeros((8, 8, 1))
-    made = {n: preset(n).sampler(prior, blur, y, 0.1, covariance=prior.covariance) for n in NAMES}
+    mask = jd.operators.Mask(np.eye(8) < 1)
+    made = {
+        n: preset(n).sampler(
+            prior, mask if n == "repaint" else blur, y, 0.1,
+            covariance=prior.covariance if preset(n).needs_table else None,
+        )
+        for n in NAMES
+    }  # fmt: skip
     assert [type(s).__name__ for s in made.values()] == [
-        *("SpectralPosterior", "SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS")
+        *("SpectralPosterior", "SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS"),
+        *("DiffPIR", "DDRM", "DDNM", "MMPS", "DAPS", "PnPDM", "TMPD", "REDDiff", "SITCOM"),
+        *("FastDIPS", "RePaint", "TDS"),
     ]
     assert [made[n].jacobian for n in ("spectral", "spectral-jacobian")] == [False, True]
     assert (made["pigdm-paper"].variance, made["pigdm"].variance) == ("paper", "course")
@@ -197,7 +206,7 @@ def test_sampler_names():
     with pytest.raises(ValueError, match="scale"):
         preset("spectral").sampler(prior, blur, y, 0.1, 2.0, prior.covariance)
     with pytest.raises(ValueError, match="expected one of spectral"):
-        preset("ddrm").sampler(prior, blur, y, 0.1)
+        preset("ddim").sampler(prior, blur, y, 0.1)
 
 
 def test_memory_and_precision(run, tmp_path, tiny, fast):

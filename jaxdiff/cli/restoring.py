@@ -179,7 +179,7 @@ def evaluate(
         str | None,
         typer.Option(
             help=f"Of {', '.join(NAMES)}, with commas between.",
-            show_default="all; spectral where the prior has been calibrated",
+            show_default="the course's; spectral where the prior has been calibrated",
         ),
     ] = None,
     steps: Annotated[str, typer.Option(help="Network evaluations, with commas between.")] = (

@@ -113,6 +113,10 @@ class Blur(Linear):
 
         return self._apply(y, response)
 
+    def spectral(self, function, x) -> jax.Array:
+        """F⁻¹ diag(f(|K|²)) F x."""
+        return self._apply(x, lambda k: function(jnp.abs(k) ** 2))
+
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = F⁻¹ diag(K*/(r²|K|² + s²)) F residual; s² > 0."""
         return self._apply(residual, lambda k: jnp.conj(k) / (r2 * jnp.abs(k) ** 2 + s2))
