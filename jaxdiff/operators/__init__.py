@@ -8,6 +8,7 @@ An operator is a pytree, called as `A(x)`; a linear one has `adjoint(y)`, `pinv(
 from jaxdiff.operators.base import Affine, Compose, Function, Linear, Operator, Scale, as_operator
 from jaxdiff.operators.blur import Blur
 from jaxdiff.operators.crop import Crop
+from jaxdiff.operators.diagonal import Diagonal
 from jaxdiff.operators.downsample import Downsample
 from jaxdiff.operators.grey import Grey
 from jaxdiff.operators.mask import Mask
@@ -18,6 +19,7 @@ __all__ = [
     "Blur",
     "Compose",
     "Crop",
+    "Diagonal",
     "Downsample",
     "Function",
     "Grey",
