@@ -52,7 +52,8 @@ class CompressedSensing(Linear):
             return None
         rng = np.random.default_rng(seed)
         signs = rng.choice([-1.0, 1.0], self.shape)
-        return {"signs": signs, "rows": np.sort(rng.permutation(size)[: size // self.factor])}
+        rows = np.sort(rng.permutation(size)[: size // self.factor]).astype(np.int32)
+        return {"signs": signs, "rows": rows}
 
     def input_shape(self, shape):
         return (*shape[:-3], *self.shape, shape[-1])

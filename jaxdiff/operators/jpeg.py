@@ -40,8 +40,9 @@ def _as_quality(value):
 class JPEG(Operator):
     """A(x): the image as JPEG gives it back: 8×8 cosine transforms, rounded to a table's multiples.
 
-    The surrogate gradient takes each rounding for the identity (straight through), so that the
-    derivative is that of the colour transform, the halved chroma and the clipping to [0, 1] alone.
+    Colours and pixels are rounded to 8 bits where a codec does so. The surrogate gradient takes each
+    rounding for the identity (straight through), so that the derivative is that of the colour
+    transform, the halved chroma and the clipping to [0, 1] alone.
 
     Args:
         quality: 1 to 100, which scales the tables of the standard's annex K as libjpeg does.
@@ -64,7 +65,7 @@ class JPEG(Operator):
     def _table(self, base, dtype):
         quality = jnp.asarray(self.quality, dtype)
         scale = jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality)
-        return jnp.clip(jnp.floor((base * scale + 50) / 100), 1, 255)
+        return jnp.clip(jnp.floor((jnp.asarray(base, dtype) * scale + 50) / 100), 1, 255)
 
     def __call__(self, x) -> jax.Array:
         """A(x)."""
@@ -73,9 +74,10 @@ class JPEG(Operator):
         if channels not in (1, 3):
             raise ValueError(f"expected an image of 1 or 3 channels, got {list(x.shape)}")
         margins = [(0, -height % 16), (0, -width % 16)]
-        levels = 255 * jnp.pad(x, [(0, 0)] * (x.ndim - 3) + margins + [(0, 0)], mode="edge")
+        margins = [(0, 0)] * (x.ndim - 3) + margins + [(0, 0)]
+        levels = _round(255 * jnp.pad(jnp.clip(x, 0, 1), margins, mode="edge"))
         planes = levels @ jnp.asarray(YCBCR.T, x.dtype) if channels == 3 else levels
-        planes -= jnp.asarray([128, 0, 0][:channels], x.dtype)
+        planes = _round(planes) - jnp.asarray([128, 0, 0][:channels], x.dtype)
         luma, chroma = planes[..., :1], planes[..., 1:]
         planes = _coded(luma, self._table(LUMA, x.dtype))
         if channels == 3:
@@ -85,7 +87,7 @@ class JPEG(Operator):
             planes = jnp.concatenate([planes, chroma], -1)
         planes += jnp.asarray([128, 0, 0][:channels], x.dtype)
         levels = planes @ jnp.asarray(np.linalg.inv(YCBCR).T, x.dtype) if channels == 3 else planes
-        return jnp.clip(levels[..., :height, :width, :] / 255, 0, 1)
+        return jnp.clip(_round(levels[..., :height, :width, :]) / 255, 0, 1)
 
 
 def _coded(plane, table):
@@ -96,7 +98,7 @@ def _coded(plane, table):
     spectrum = jnp.einsum("ui,vj,...aibjc->...abcuv", dct, dct, blocks, precision="highest")
     rounded = table * _round(spectrum / table)
     blocks = jnp.einsum("ui,vj,...abcuv->...aibjc", dct, dct, rounded, precision="highest")
-    return blocks.reshape(plane.shape)
+    return _round(blocks.reshape(plane.shape))
 
 
 def _round(x):
@@ -107,17 +109,15 @@ def _round(x):
 def _halved(plane):
     """The means of 2×2 pixels."""
     *batch, height, width, channels = plane.shape
-    return plane.reshape(*batch, height // 2, 2, width // 2, 2, channels).mean((-4, -2))
+    return _round(plane.reshape(*batch, height // 2, 2, width // 2, 2, channels).mean((-4, -2)))
 
 
 def _doubled(plane):
     """Twice the sides: each pixel is three quarters of the nearest and one of the next."""
     for axis in (-3, -2):
-        count = plane.shape[axis]
-        shifted = (
-            jnp.maximum(np.arange(count) - 1, 0),
-            jnp.minimum(np.arange(count) + 1, count - 1),
-        )
+        last = plane.shape[axis] - 1
+        places = np.arange(last + 1, dtype=np.int32)
+        shifted = np.maximum(places - 1, 0), np.minimum(places + 1, last)
         near = [(3 * plane + jnp.take(plane, i, axis)) / 4 for i in shifted]
         size = list(plane.shape)
         size[axis] *= 2
