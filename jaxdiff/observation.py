@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.noise import Gaussian, Noise
-from jaxdiff.operators import Operator, Stack
+from jaxdiff.operators import Diagonal, Operator, Stack
 from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import concrete, pytree
 
@@ -43,6 +43,17 @@ class Observation:
         """Of x where this is of decode(x)."""
         return Observation(self.operator @ decode, self.y, self.noise)
 
+    def whitened(self) -> "Observation":
+        """The same of one σ everywhere: (c/σ)·y = (c/σ)·A(x) + c·n where Gaussian noise differs by pixel.
+
+        What a method needs of a linear A and a number σ, it asks of this one.
+        """
+        if not (isinstance(self.noise, Gaussian) and self.noise.per_pixel):
+            return self
+        weights, sigma = self.noise.whitening()
+        y = jnp.asarray(weights, self.y.dtype) * self.operator.project(jnp.asarray(self.y))
+        return Observation(Diagonal(weights) @ self.operator, y, Gaussian(sigma))
+
     def residual(self, x) -> jax.Array:
         """y − A(x), of one deviation everywhere up to a common factor."""
         mean = self.operator(x)
@@ -57,9 +68,13 @@ class Observation:
         return self.noise.log_prob(self.operator.project(jnp.asarray(self.y, mean.dtype)), mean)
 
     def solve(self, residual, r2) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Aᵀ(r²AAᵀ + σ²I)⁻¹ residual of a linear A and Gaussian noise, and how the solver ended."""
-        sigma = jnp.asarray(jnp.where(self.sigma == 0, SIGMA_ZERO, self.sigma), residual.dtype)
-        return self.operator.linear.solve_with_report(residual, r2, sigma**2)
+        """Aᵀ(r²AAᵀ + σ²I)⁻¹ residual of a linear A and Gaussian noise, and how the solver ended.
+
+        Where σ differs by pixel, A and the residual are those of `whitened`.
+        """
+        seen = self.whitened()
+        sigma = jnp.asarray(jnp.where(seen.sigma == 0, SIGMA_ZERO, seen.sigma), residual.dtype)
+        return seen.operator.linear.solve_with_report(residual, r2, sigma**2)
 
     def prox(self, x, variance) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The maximum of log p(y | z) − ‖z − x‖²/(2·variance) over z, of a linear A and Gaussian noise.
@@ -88,12 +103,15 @@ class Observation:
 
         Raises:
             TypeError: for another noise, with the methods that do take it.
+            ValueError: for a σ that differs by pixel, which `whitened` has no more.
         """
         if not isinstance(self.noise, Gaussian):
             raise TypeError(
                 f"sigma: this method needs Gaussian noise, got {type(self.noise).__name__}: DPS "
                 "takes any jd.noise"
             )
+        if self.noise.per_pixel:
+            raise ValueError("sigma: differs by pixel: ask the whitened observation")
         return self.noise.sigma
 
 

@@ -37,6 +37,7 @@ class Operator(ABC):
     """
 
     shape: Any = None  # a class attribute, no field
+    pixelwise = False  # whether it takes each pixel by itself, and 0 to 0
 
     @abstractmethod
     def __call__(self, x) -> jax.Array:
@@ -161,7 +162,8 @@ class Compose(Operator):
         return self.outer(self.inner(x))
 
     def project(self, y):
-        return self.outer.project(y)
+        y = self.outer.project(y)
+        return self.inner.project(y) if self.outer.pixelwise else y
 
     @property
     def linear(self) -> Linear:
@@ -224,6 +226,7 @@ class Scale(Linear):
     """The map x → scale·x."""
 
     scale: Number
+    pixelwise = True
 
     def __call__(self, x):
         x = jnp.asarray(x)

@@ -29,6 +29,7 @@ class Mask(Linear):
     """
 
     mask: Array
+    pixelwise = True
 
     def __post_init__(self):
         mask = np.asarray(self.mask)

@@ -164,10 +164,22 @@ class Restorer(Sampler):
             raise ValueError(
                 f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
             )
+        self._check_noise()
         # Asked of the measurement, which refuses another noise, where only Gaussian noise will do.
         gaussian = self.requires_linear or isinstance(self.noise, Gaussian)
-        sigma = self.measured.sigma if gaussian else 0
+        one = Observation(first(self.operator), self.y, self.noise)
+        sigma = one.whitened().sigma if gaussian else 0
         check_scale(self.operator, self.y, sigma, self._image_shape)
+
+    def _check_noise(self):
+        """Raises ValueError where a noise with a parameter for each pixel does not fit y."""
+        y = jax.ShapeDtypeStruct(self.y.shape[-3:], jnp.float32)
+        try:
+            fits = self.noise is None or jax.eval_shape(self.noise.residual, y, y).shape == y.shape
+        except (TypeError, ValueError):
+            fits = False
+        if not fits and isinstance(self.sigma, Noise):
+            raise ValueError(f"sigma: {self.sigma!r} does not fit a measurement {list(y.shape)}")
 
     def _batch(self) -> int | None:
         return batch_of(self.operator, self._known, self.y)
@@ -209,8 +221,8 @@ class Restorer(Sampler):
 
     @property
     def measured(self) -> Observation:
-        """The observation of images, in their units."""
-        return Observation(self.operator, self.y, self.noise)
+        """The observation of images, in their units; Gaussian noise has one σ there."""
+        return Observation(self.operator, self.y, self.noise).whitened()
 
     @property
     def observation(self) -> Observation:
