@@ -49,7 +49,7 @@ def restore(
         typer.Option(
             help="Another camera than a blur: mask:FILE.png (white is known), mask:0.3,SEED, "
             "downsample:4 (or 4,bicubic), crop:8, grey, blur:KERNEL, or A@B, A after B.",
-            show_default=False,
+            show_default="the blur of --kernel",
         ),
     ] = None,
     sigma: Annotated[
@@ -91,7 +91,7 @@ def restore(
         typer.Option(
             help="For images of another size than the prior's: resize (cover, then cut) or crop "
             "(the middle).",
-            show_default=False,
+            show_default="another size is refused",
         ),
     ] = None,
     batch_size: BatchOption = None,
