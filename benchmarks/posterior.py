@@ -222,7 +222,7 @@ def stored(path: Path, keys: tuple[str, ...]) -> dict[tuple, dict]:
     """The rows of a CSV by what identifies them; none where there is no file."""
     if not path.exists():
         return {}
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return {tuple(row[k] for k in keys): row for row in csv.DictReader(file)}
 
 
@@ -323,7 +323,9 @@ def main() -> None:
         rows = run(args.out / "validation.csv", images, args.draws, validation(tuple(cameras)))
         text = f"# {count} photographs of {args.validation.name}, {args.draws} draws of each\n\n"
         text += faces_table(rows, args.draws)
-        replace_file(args.out / "validation.md", lambda p: Path(p).write_text(text))
+        replace_file(
+            args.out / "validation.md", lambda p: Path(p).write_text(text, encoding="utf-8")
+        )
         print(text)
         return
     images = np.stack(list(data.faces().values()))[:count]
@@ -336,7 +338,7 @@ def main() -> None:
     text = f"# Posterior samplers\n\n## A Gaussian prior, exactly\n\n{table}\n"
     text += f"## Faces: {len(images)} photographs, {args.draws} draws of each\n\n"
     text += faces_table(rows, args.draws)
-    replace_file(args.out / "results.md", lambda p: Path(p).write_text(text))
+    replace_file(args.out / "results.md", lambda p: Path(p).write_text(text, encoding="utf-8"))
     figure = plot(rows, args.draws)
     replace_file(args.out / "posterior.png", lambda p: figure.savefig(p, dpi=110, format="png"))
     print(text)

@@ -12,8 +12,9 @@ import lazy_loader
 
 from jaxdiff.util import moved
 
-# The public names and where they are stand in __init__.pyi; each is imported at its first use.
+# The names stand in __init__.pyi. What is behind one is imported at its first use: the command line
+# answers --help and Ctrl-C before JAX is there.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = "0.2.0.dev0"
-
 moved.install()
+
+__version__ = "0.2.0.dev0"

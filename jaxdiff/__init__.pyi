@@ -1,35 +1,52 @@
-from . import data as data
-from . import metrics as metrics
-from . import noise as noise
-from . import operators as operators
-from . import plot as plot
-from . import priors as priors
-from . import samplers as samplers
-from . import schedules as schedules
-from .checkpoints.diffusers import load as load
-from .checkpoints.diffusers import save as save
-from .checkpoints.hub import push as push
-from .covariance import SpectralCovariance as SpectralCovariance
-from .denoiser import Denoiser as Denoiser
-from .denoiser import Prediction as Prediction
-from .denoiser import Prior as Prior
-from .nn.config import UNet2DConfig as UNet2DConfig
-from .nn.unet import UNet2D as UNet2D
-from .observation import Observation as Observation
-from .restoration import Restoration as Restoration
-from .restoration import restore as restore
-from .samplers import DDIM as DDIM
-from .samplers import DDPM as DDPM
-from .samplers import DPS as DPS
-from .samplers import PiGDM as PiGDM
-from .samplers import SpectralPosterior as SpectralPosterior
-from .sampling import sample as sample
-from .schedules import Level as Level
-from .schedules import Schedule as Schedule
-from .schedules import ScheduleConfig as ScheduleConfig
-from .schedules import Steps as Steps
-from .util.pytree import pytree as pytree
-from .util.pytree import static as static
-from .wiener_filter import wiener as wiener
+from . import data, metrics, noise, operators, plot, priors, samplers, schedules
+from .checkpoints.diffusers import load, save
+from .checkpoints.hub import push
+from .covariance import SpectralCovariance
+from .denoiser import Denoiser, Prediction, Prior
+from .nn.config import UNet2DConfig
+from .nn.unet import UNet2D
+from .observation import Observation
+from .restoration import Restoration, restore
+from .samplers import DDIM, DDPM, DPS, PiGDM, SpectralPosterior
+from .sampling import sample
+from .schedules import Level, Schedule, ScheduleConfig, Steps
+from .util.pytree import pytree, static
+from .wiener_filter import wiener
 
 __version__: str
+
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "DPS",
+    "Denoiser",
+    "Level",
+    "Observation",
+    "PiGDM",
+    "Prediction",
+    "Prior",
+    "Restoration",
+    "Schedule",
+    "ScheduleConfig",
+    "SpectralCovariance",
+    "SpectralPosterior",
+    "Steps",
+    "UNet2D",
+    "UNet2DConfig",
+    "data",
+    "load",
+    "metrics",
+    "noise",
+    "operators",
+    "plot",
+    "priors",
+    "push",
+    "pytree",
+    "restore",
+    "sample",
+    "samplers",
+    "save",
+    "schedules",
+    "static",
+    "wiener",
+]

@@ -13,12 +13,14 @@ import pytest
 import scipy.io
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from filelock import FileLock
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 import jaxdiff as jd
 from jaxdiff import cli, data, metrics
 from jaxdiff.samplers.presets import NAMES, preset
+from jaxdiff.util.locks import LOCK
 from tests.conftest import shared
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import torch_unet
@@ -135,7 +137,7 @@ def test_another_sampler(run, photo, fast):
     arguments = ["--degrade", "--sampler", "dps-adaptive", "--scale", "50"]
     code, _, err = run("restore", photo, *arguments, *fast)
     assert code == 0, err
-    settings = json.loads(Path("restored/metrics.json").read_text())["settings"]
+    settings = json.loads(Path("restored/metrics.json").read_text(encoding="utf-8"))["settings"]
     assert settings["sampler"] == "dps-adaptive" and settings["scale"] == 50
 
 
@@ -267,6 +269,17 @@ def test_convert(run, tmp_path):
     (tmp_path / "copy/notes.txt").touch()
     code, _, err = run("convert", "faces64", "copy", "--force", "--dtype", "bfloat16")
     assert code == 0 and (tmp_path / "copy/notes.txt").exists(), err
+
+
+@pytest.mark.parametrize(
+    "line", ["convert faces64 out", "convert faces64 out --force", "calibrate faces64 --out out"]
+)
+def test_one_writer_at_a_time(line, run, tmp_path):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / LOCK):
+        code, _, err = run(*line.split())
+    assert code == 2 and "out: another jaxdiff is writing to it" in err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [LOCK]
 
 
 def test_convert_verify(tmp_path):

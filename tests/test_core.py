@@ -368,8 +368,9 @@ def test_the_public_names():
     assert dir(jd) == sorted(jd.__all__) and all(hasattr(jd, name) for name in jd.__all__)
     assert not [name for name in dir(jd) if name.startswith("_")]
     script = (
-        "import jax; before = dict(jax.config.values); import jaxdiff;"
-        "assert dict(jax.config.values) == before; import sys; assert 'torch' not in sys.modules"
+        "import sys, jaxdiff; assert 'jax' not in sys.modules;"
+        "import jax; before = dict(jax.config.values); [getattr(jaxdiff, n) for n in dir(jaxdiff)];"
+        "assert dict(jax.config.values) == before; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 

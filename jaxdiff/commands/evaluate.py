@@ -128,8 +128,10 @@ def evaluate(
     samplers, steps = list(dict.fromkeys(samplers)), sorted(set(steps))
     _check(samplers)
     for name in samplers:
-        if preset(name).needs_table and covariance is None:
-            raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
+        if preset(name).needs_table:
+            if covariance is None:
+                raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
+            covariance.check(denoiser)
     coefficients = {count: denoiser.schedule.steps(count) for count in steps}
     settings = {"seed": dataset.seed, "data": _fingerprint(dataset)}
     settings["weights"] = fingerprint(denoiser, denoiser.schedule)

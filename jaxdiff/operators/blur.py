@@ -65,6 +65,16 @@ class Blur(Linear):
         padded = np.pad(kernel, list(zip(before, after)))
         return {"kernel": padded, "shape": tuple(int(s) for s in shape)}
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """From how many pixels away, in rows and in columns, a pixel gets light."""
+        kernel = np.asarray(self.kernel) != 0
+        rows, columns = (np.flatnonzero(kernel.any(axis)) for axis in (1, 0))
+        return tuple(
+            int(np.abs(places - n // 2).max(initial=0))
+            for places, n in zip((rows, columns), self.shape)
+        )
+
     def transfer(self, dtype):
         """K, the transform of the kernel with its centre at the origin, [H, W//2 + 1, 1]."""
         centred = jnp.roll(jnp.asarray(self.kernel, dtype), [-(n // 2) for n in self.shape], (0, 1))

@@ -151,7 +151,10 @@ class Restorer(Sampler):
     @property
     def _known(self):
         """[H, W, C] of the prior's images, where it says."""
-        return self.denoiser.shape
+        known = self.denoiser.shape
+        if known is None:
+            return None
+        return jax.eval_shape(self.denoiser.decode, jax.ShapeDtypeStruct(known, jnp.float32)).shape
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
