@@ -132,7 +132,10 @@ def test_in_a_browser(page, browser, tmp_path):
     assert "jd.restore(" in browser.find_element(By.CSS_SELECTOR, "#code").text
     screenshot = base64.b64decode(browser.get_screenshot_as_base64())
     (tmp_path / "screenshot.png").write_bytes(screenshot)
-    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [
+        line.split()[1]
+        for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     assert next(a for a in listening if a.endswith(f":{port:04X}")).startswith("0100007F:")
     (kept,) = tmp_path.glob("jaxdiff-app-*")
     assert list(kept.rglob("*.*"))
