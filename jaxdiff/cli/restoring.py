@@ -56,7 +56,7 @@ def restore(
         typer.Option(
             help="Another camera than a blur: mask:FILE.png (white is known), mask:0.3,SEED, "
             "downsample:4 (or 4,bicubic), crop:8, grey, blur:KERNEL, or A@B, A after B.",
-            show_default=False,
+            show_default="the blur of --kernel",
         ),
     ] = None,
     sigma: Annotated[
