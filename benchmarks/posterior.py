@@ -30,10 +30,10 @@ from jaxdiff import data, metrics
 from jaxdiff.commands.cameras import operator as named_operator
 from jaxdiff.plot import LABELS
 from jaxdiff.samplers import jacobian
-from jaxdiff.samplers.presets import NAMES, preset
+from jaxdiff.samplers.presets import COURSE, preset
 from jaxdiff.util.files import replace_file, write_csv
 
-LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm")
+LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm", *affine.REPLACING)
 COUNTS = (5, 10, 20, 50, 100, 1000)
 # Of "spectral-jacobian", whose gradients count: steps by evaluations.
 WITH_GRADIENTS = {5: 4, 10: 9, 20: 17, 50: 42, 100: 83}
@@ -78,7 +78,7 @@ def grid(quick: bool) -> list[Cell]:
         ]
     main = [
         (name, WITH_GRADIENTS[t] if name == "spectral-jacobian" else t)
-        for name in (*NAMES, "spectral-mean")
+        for name in (*COURSE, "spectral-mean")
         for t in COUNTS[:-1]
     ]
     cells = [Cell(CAMERAS[0], 10, name, t) for name, t in main]
@@ -144,7 +144,7 @@ def drawing(cell: Cell, operator, sigma, y, sampler, denoiser) -> Callable:
             return with_azula.mmps(network, *given, draws, seed), 0
 
         return by_azula
-    steps = denoiser.schedule.steps(cell.evaluations)
+    steps = sampler.steps(cell.evaluations)
 
     def ours(draws, seed):
         key = jax.random.key(seed)

@@ -8,7 +8,25 @@ from .nn.unet import UNet2D
 from .observation import Observation
 from .priors import prior
 from .restoration import Restoration, restore
-from .samplers import DDIM, DDPM, DPS, PiGDM, SpectralPosterior
+from .samplers import (
+    DAPS,
+    DDIM,
+    DDNM,
+    DDPM,
+    DDRM,
+    DPS,
+    MMPS,
+    SITCOM,
+    TDS,
+    TMPD,
+    DiffPIR,
+    FastDIPS,
+    PiGDM,
+    PnPDM,
+    REDDiff,
+    RePaint,
+    SpectralPosterior,
+)
 from .sampling import sample
 from .schedules import Level, Schedule, ScheduleConfig, Steps
 from .util.pytree import pytree, static
@@ -17,15 +35,27 @@ from .wiener_filter import wiener
 __version__: str
 
 __all__ = [
+    "DAPS",
     "DDIM",
+    "DDNM",
     "DDPM",
+    "DDRM",
     "DPS",
+    "MMPS",
+    "SITCOM",
+    "TDS",
+    "TMPD",
     "Denoiser",
+    "DiffPIR",
+    "FastDIPS",
     "Level",
     "Observation",
     "PiGDM",
+    "PnPDM",
     "Prediction",
     "Prior",
+    "REDDiff",
+    "RePaint",
     "Restoration",
     "Schedule",
     "ScheduleConfig",

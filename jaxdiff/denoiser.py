@@ -203,7 +203,8 @@ class Denoiser(Prior):
 
 def _check_labels(labels, c: Any) -> None:
     """Raises ValueError where they are not what a network of that config takes."""
-    conditional = c.class_embed_type is not None or c.num_class_embeds is not None
+    count: Any = c.num_class_embeds
+    conditional = c.class_embed_type is not None or count is not None
     if conditional and labels is None:
         raise ValueError("class_labels: this network is class-conditional: pass the class")
     if not conditional and labels is not None:
@@ -216,7 +217,6 @@ def _check_labels(labels, c: Any) -> None:
     elif c.class_embed_type is not None:
         expected, fits = "a number", labels.shape == ()
     else:
-        count = c.num_class_embeds
         expected = f"an integer from 0 to {count - 1}, or a mask or weights [{count}]"
         whole = labels.shape == () and np.issubdtype(labels.dtype, np.integer)
         fits = labels.shape == (count,) or (whole and 0 <= labels < count)

@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1 import ImageGrid
 
 from jaxdiff import metrics, operators
@@ -75,6 +76,7 @@ def comparison(panels: Sequence[Panel], std: np.ndarray | None = None, columns: 
         shown = _magnified(deviation, (height, width), np.nan)
         drawn = axis.imshow(shown, cmap="magma", vmin=0, vmax=top, **_EXACT)
         bar = figure.colorbar(drawn, cax=axis.inset_axes((1.04, 0, 0.05, 1)))
+        bar.locator = MaxNLocator(5, integer=True)
         bar.ax.tick_params(labelsize=7)
     for axis, title in zip(axes, titles):  # whose first lines stand at one height
         axis.set_title(title + "\n" * (lines - 1 - title.count("\n")), fontsize=8, pad=4)
@@ -314,7 +316,7 @@ def _magnified(image: np.ndarray, panel: Sequence[int], empty: float = 1.0) -> n
 
 def _wrapped(title: str, width: int) -> str:
     """A title in lines that are no wider than its panel."""
-    characters = max(8, int(width) // 6)
+    characters = max(8, int(width) // 5)
     return "\n".join(textwrap.fill(line, characters) for line in title.split("\n"))
 
 

@@ -86,7 +86,7 @@ def restore(
     count = steps or chosen.steps
     method = chosen.sampler(denoiser, operator, y, sigma, scale, covariance)
     key = jax.random.key(0) if key is None else key
-    found: Any = sample(method, denoiser.schedule.steps(count), key=key, n=n, **options)
+    found: Any = sample(method, method.steps(count), key=key, n=n, **options)
     draws, kept = found if options.get("keep") is not None else (found, None)
     std = draws.std(-4, ddof=1) if n > 1 else None
     return Restoration(draws, draws.mean(-4), std, name, count, kept)

@@ -55,10 +55,9 @@ def restored(denoisers, tables, kind, name, shape, operator=None):
 
 METHODS = ("ddpm", "ddim", "dps", "pigdm", "pigdm-paper", "spectral")
 QUICK = {
-    *(("ncsn++", name) for name in ("ddpm", "dps", "pigdm-paper", "spectral")),
-    *(("edm", name) for name in ("ddim", "pigdm")),
-    *(("flow", name) for name in ("dps", "spectral")),
-    *(("latent", name) for name in ("ddim", "pigdm", "pigdm-paper", "spectral")),
+    *(("ncsn++", name) for name in ("dps", "spectral")),
+    *(("edm", "pigdm-paper"), ("flow", "ddim")),
+    *(("latent", name) for name in ("pigdm", "pigdm-paper", "spectral")),
 }
 
 

@@ -58,7 +58,7 @@ def restore(
         typer.Option(
             help="Another camera than a blur: mask:FILE.png (white is known), mask:0.3,SEED, "
             "downsample:4 (or 4,bicubic), crop:8, grey, blur:KERNEL, or A@B, A after B.",
-            show_default=False,
+            show_default="the blur of --kernel",
         ),
     ] = None,
     sigma: Annotated[
@@ -185,7 +185,7 @@ def evaluate(
         str | None,
         typer.Option(
             help=f"Of {', '.join(NAMES)}, with commas between.",
-            show_default="all; spectral where the prior has been calibrated",
+            show_default="the course's; spectral where the prior has been calibrated",
         ),
     ] = None,
     steps: Annotated[str, typer.Option(help="Network evaluations, with commas between.")] = (

@@ -64,6 +64,10 @@ class Crop(Linear):
         """A⁺y = Aᵀy."""
         return self.adjoint(y)
 
+    def spectral(self, function, x) -> jax.Array:
+        """f(1)·x inside and f(0)·x in the margin."""
+        return function(self.adjoint(self(jnp.ones_like(x)))) * x
+
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = Aᵀ residual/(r² + s²)."""
         return self.adjoint(residual) / (r2 + s2)

@@ -12,7 +12,6 @@ from jaxdiff.samplers.base import (
     Restorer,
     ancestral,
     as_scale,
-    check_decode,
 )
 from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Array, Number
@@ -69,12 +68,15 @@ class PiGDM(Restorer):
     variance: str = static(default="course")
     requires_linear = True
 
+    @property
+    def linear_decode(self) -> bool:
+        """Where r² is of the states: "paper"."""
+        return self.variance != "course"
+
     def __post_init__(self):
         super().__post_init__()
         if self.variance not in ("course", "paper"):
             raise ValueError(f"variance: expected 'course' or 'paper', got {self.variance!r}")
-        if self.variance == "paper":
-            check_decode(self.denoiser)
 
     def step(self, x, c: Steps, draws: Draws):
         if self.variance == "course":  # its r² meets images, and not the states it is a variance of

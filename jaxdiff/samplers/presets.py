@@ -5,29 +5,46 @@ from typing import Any
 
 from jaxdiff.denoiser import Prior
 from jaxdiff.samplers.base import Covariance, Restorer, decodes_linearly
+from jaxdiff.samplers.daps import DAPS
+from jaxdiff.samplers.ddnm import DDNM
+from jaxdiff.samplers.ddrm import DDRM
+from jaxdiff.samplers.diffpir import DiffPIR
 from jaxdiff.samplers.dps import DPS
+from jaxdiff.samplers.fastdips import FastDIPS
+from jaxdiff.samplers.mmps import MMPS
 from jaxdiff.samplers.pigdm import PiGDM
+from jaxdiff.samplers.pnpdm import PnPDM
+from jaxdiff.samplers.reddiff import REDDiff
+from jaxdiff.samplers.repaint import RePaint
+from jaxdiff.samplers.sitcom import SITCOM
 from jaxdiff.samplers.spectral import SpectralPosterior
+from jaxdiff.samplers.tds import TDS
+from jaxdiff.samplers.tmpd import TMPD
 
 
 @dataclass(frozen=True)
 class Preset:
     """A sampler, its usual number of steps and guidance scale, and its other options.
 
-    `steps` and `scale` are those of the evaluations in benchmarks/RESULTS.md; `latents`, whether it
-    takes a prior of latents, whose decoder is not linear.
+    `steps` and `scale` are those of the evaluations in benchmarks/RESULTS.md, and of the methods from
+    "diffpir" on those of their papers.
     """
 
     method: Any
     steps: int
     scale: float | None = None
-    latents: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def needs_table(self) -> bool:
         """Whether it conditions with a covariance table."""
         return self.method is SpectralPosterior
+
+    @property
+    def latents(self) -> bool:
+        """Whether it takes a prior of latents, whose decoder is not linear."""
+        course = self.method is PiGDM and not self.options
+        return course or not (self.method.requires_linear or self.method is RePaint)
 
     def suits(self, denoiser: Prior, covariance: Covariance | None) -> bool:
         """Whether a prior has what it takes."""
@@ -42,24 +59,39 @@ class Preset:
         """
         arguments = dict(self.options)
         if self.needs_table:
-            if scale is not None:
-                raise ValueError("scale: the spectral sampler has none to tune: leave it out")
             if covariance is None:
                 raise ValueError("covariance: the spectral sampler needs one: jaxdiff calibrate")
-            return self.method(denoiser, operator, y, sigma, covariance, **arguments)
-        arguments["scale"] = self.scale if scale is None else scale
+            arguments["covariance"] = covariance
+        if self.scale is not None:
+            arguments["scale"] = self.scale if scale is None else scale
+        elif scale is not None:
+            raise ValueError(f"scale: {self.method.__name__} has none to tune: leave it out")
         return self.method(denoiser, operator, y, sigma=sigma, **arguments)
 
 
 PRESETS = {
     "spectral": Preset(SpectralPosterior, 10),
     "spectral-jacobian": Preset(SpectralPosterior, 10, options={"jacobian": True}),
-    "pigdm-paper": Preset(PiGDM, 20, 1.0, options={"variance": "paper"}),
-    "pigdm": Preset(PiGDM, 100, 1.0, latents=True),
-    "dps": Preset(DPS, 1000, 1.0, latents=True),
-    "dps-adaptive": Preset(DPS, 1000, 100.0, latents=True, options={"step_size": "adaptive"}),
+    "pigdm-paper": Preset(PiGDM, 20, 1.0, {"variance": "paper"}),
+    "pigdm": Preset(PiGDM, 100, 1.0),
+    "dps": Preset(DPS, 1000, 1.0),
+    "dps-adaptive": Preset(DPS, 1000, 100.0, {"step_size": "adaptive"}),
+    "diffpir": Preset(DiffPIR, 100),
+    "ddrm": Preset(DDRM, 20),
+    "ddnm": Preset(DDNM, 100),
+    "mmps": Preset(MMPS, 100),
+    "daps": Preset(DAPS, 200),
+    "pnpdm": Preset(PnPDM, 100),
+    "tmpd": Preset(TMPD, 100),
+    "reddiff": Preset(REDDiff, 100),
+    "sitcom": Preset(SITCOM, 20),
+    "fastdips": Preset(FastDIPS, 75),
+    "repaint": Preset(RePaint, 250),
+    "tds": Preset(TDS, 100),
 }
 NAMES = tuple(PRESETS)
+# What `jaxdiff evaluate` compares where nobody names others: the course's methods, and the spectral ones.
+COURSE = ("spectral", "spectral-jacobian", "pigdm-paper", "pigdm", "dps", "dps-adaptive")
 
 
 def preset(name: str) -> Preset:

@@ -14,7 +14,6 @@ from jaxdiff.samplers.base import (
     Covariance,
     Draws,
     Restorer,
-    check_decode,
     move,
 )
 from jaxdiff.samplers.ddpm import transition
@@ -86,12 +85,11 @@ class SpectralPosterior(Restorer):
 
     def __post_init__(self):
         super().__post_init__()
-        check_decode(self.denoiser)
         self.covariance.check(self.denoiser)
 
     def step(self, x, c: Steps, draws: Draws):
         if self.jacobian:
-            p, times_covariance = with_covariance(self.denoiser, x, c)
+            p, times_covariance = with_covariance(self.denoiser, x, c.now)
         else:
             p, times_covariance = self.denoiser.predict(x, c.now), None
         covariance = self.covariance.at(x, c.now, p.x0_hat)
