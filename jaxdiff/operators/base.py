@@ -131,6 +131,16 @@ class Linear(Operator):
         """
         return self, jnp.ones((), dtype)
 
+    isometric = False  # whether AAᵀ is near a multiple of the identity
+
+    def near(self, dtype) -> "tuple[Linear | None, Any] | None":
+        """(Q, K): Q F⁻¹ diag(1/(|K|²S + s²)) F Qᵀ is near (A S Aᵀ + s²I)⁻¹ for a filter S.
+
+        It preconditions what has no closed form: Q is near A⁺ᵀ without the filter, None for the
+        identity. None where nothing such is known, or where it would not be positive.
+        """
+        return (self, jnp.ones((), dtype)) if self.isometric else None
+
 
 @pytree
 class Compose(Operator):
@@ -196,6 +206,16 @@ class LinearCompose(Linear):
         second, other = self.outer.factors(dtype)
         return second, other * response
 
+    def near(self, dtype):
+        inner, outer = self.inner.near(dtype), self.outer.near(dtype)
+        if inner is None or outer is None:
+            return None
+        (first, response), (second, other) = inner, outer
+        if first is not None and np.ndim(other):  # a filter after what is none
+            return None
+        both = (second or first) if first is None or second is None else second @ first
+        return both, other * response
+
 
 @pytree
 class Scale(Linear):
@@ -222,6 +242,8 @@ class Scale(Linear):
 
     def factors(self, dtype):
         return None, jnp.asarray(self.scale, dtype)
+
+    near = factors
 
 
 @pytree

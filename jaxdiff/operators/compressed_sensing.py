@@ -41,6 +41,7 @@ class CompressedSensing(Linear):
     seed: InitVar[int] = 0
     signs: Array | None = None
     rows: Array | None = None
+    isometric = True
 
     def __post_init__(self, seed):
         size = self.shape[0] * self.shape[1]

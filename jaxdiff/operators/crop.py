@@ -27,6 +27,7 @@ class Crop(Linear):
     """
 
     margin: int = static()
+    isometric = True
 
     def __post_init__(self):
         if not isinstance(self.margin, int | np.integer) or self.margin < 0:

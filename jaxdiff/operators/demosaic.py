@@ -28,6 +28,7 @@ class Demosaic(Linear):
     """
 
     pattern: str = static(default="RGGB")
+    isometric = True
 
     def __post_init__(self):
         if self.pattern not in ("RGGB", "BGGR", "GRBG", "GBRG"):
