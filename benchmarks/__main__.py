@@ -244,7 +244,7 @@ def _device() -> str:
 def _processor() -> str:
     """What the kernel calls it, where it says."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.machine()
     found = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
@@ -295,10 +295,13 @@ def main() -> None:
         """After every row: a run that is stopped leaves a report of what it has."""
         rows = [done[str(w)] for w in workloads(False) if str(w) in done]
         text = json.dumps({"rows": rows, "shell": kept["shell"]}, indent=1)
-        replace_file(path, lambda p: Path(p).write_text(text + "\n"))
+        replace_file(path, lambda p: Path(p).write_text(text + "\n", encoding="utf-8"))
         if rows:
             written = report(rows, kept["shell"])
-            replace_file(arguments.out / "RESULTS.md", lambda p: Path(p).write_text(written))
+            replace_file(
+                arguments.out / "RESULTS.md",
+                lambda p: Path(p).write_text(written, encoding="utf-8"),
+            )
             figure = plot(rows, list(METHODS))
             replace_file(arguments.out / "results.png", lambda p: figure.savefig(p, dpi=110))
 

@@ -345,7 +345,7 @@ def peak_mb(name: str) -> float:
         if torch.cuda.is_available():
             return torch.cuda.max_memory_allocated() / 2**20
     try:  # not getrusage's ru_maxrss, which a process has from the one that started it
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:  # no Linux
         return float("nan")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024

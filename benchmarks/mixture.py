@@ -162,7 +162,7 @@ def main() -> None:
     text += f"± 1.96 standard errors over {args.problems} problems, {args.draws} draws of each. "
     text += '"exact": other exact draws, the floor.\n\n'
     text += table([r for r in rows if r["draws"] == str(args.draws)])
-    replace_file(args.out / "mixture.md", lambda p: Path(p).write_text(text))
+    replace_file(args.out / "mixture.md", lambda p: Path(p).write_text(text, encoding="utf-8"))
     print(text)
 
 

@@ -79,7 +79,7 @@ def main() -> None:
     for kind, (spent, calls) in found[: arguments.top]:
         lines.append(f"| `{kind}` | {spent:.1f} | {spent / total:.3f} | {calls} |")
     text = "\n".join(lines) + "\n"
-    replace_file(arguments.out / "profile.md", lambda p: Path(p).write_text(text))
+    replace_file(arguments.out / "profile.md", lambda p: Path(p).write_text(text, encoding="utf-8"))
     Console().print(Markdown(text))
 
 

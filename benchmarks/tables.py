@@ -68,7 +68,7 @@ def main() -> None:
         f"# Where a table comes from\n\n{args.images} photographs, σ = 10/255, 10 evaluations.\n\n"
     )
     text += compare(args.photographs, args.count, args.images, args.draws)
-    replace_file(args.out / "tables.md", lambda p: Path(p).write_text(text))
+    replace_file(args.out / "tables.md", lambda p: Path(p).write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

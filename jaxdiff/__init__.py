@@ -8,75 +8,13 @@
 (4, 64, 64, 3)
 """
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
-from jaxdiff import data, metrics, noise, operators, priors, samplers, schedules
-from jaxdiff.checkpoints.diffusers import load, save
-from jaxdiff.covariance import SpectralCovariance
-from jaxdiff.denoiser import Denoiser, Prediction, Prior
-from jaxdiff.nn.config import UNet2DConfig
-from jaxdiff.nn.unet import UNet2D
-from jaxdiff.observation import Observation
-from jaxdiff.restoration import Restoration, restore
-from jaxdiff.samplers import DDIM, DDPM, DPS, PiGDM, SpectralPosterior
-from jaxdiff.sampling import sample
-from jaxdiff.schedules import Level, Schedule, ScheduleConfig, Steps
 from jaxdiff.util import moved
-from jaxdiff.util.pytree import pytree, static
-from jaxdiff.wiener import wiener
 
-if TYPE_CHECKING:
-    from jaxdiff import plot
-
+# The names stand in __init__.pyi. What is behind one is imported at its first use: the command line
+# answers --help and Ctrl-C before JAX is there.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 moved.install()
 
 __version__ = "0.2.0.dev0"
-
-__all__ = [
-    "DDIM",
-    "DDPM",
-    "DPS",
-    "Denoiser",
-    "Level",
-    "Observation",
-    "PiGDM",
-    "Prediction",
-    "Prior",
-    "Restoration",
-    "Schedule",
-    "ScheduleConfig",
-    "SpectralCovariance",
-    "SpectralPosterior",
-    "Steps",
-    "UNet2D",
-    "UNet2DConfig",
-    "data",
-    "load",
-    "metrics",
-    "noise",
-    "operators",
-    "plot",
-    "priors",
-    "pytree",
-    "restore",
-    "sample",
-    "samplers",
-    "save",
-    "schedules",
-    "static",
-    "wiener",
-]
-
-
-def __getattr__(name: str):
-    """`jd.plot`, which takes a second to import, at its first use."""
-    if name == "plot":
-        import importlib
-
-        return importlib.import_module("jaxdiff.plot")
-    raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return sorted(__all__)

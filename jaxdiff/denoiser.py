@@ -3,13 +3,15 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
+from jaxdiff.checkpoints.fingerprint import of_weights
 from jaxdiff.operators import Affine, Operator
 from jaxdiff.schedules import Level, Schedule
 from jaxdiff.util.arrays import Array
@@ -41,6 +43,7 @@ class Prior(ABC):
     shape: Any = None
     schedule: Any = None
     decode: Any = Affine(0.5, 0.5)  # [-1, 1]
+    digest: Any = None  # what tells its weights from any other prior's, where it has some
 
     @abstractmethod
     def __call__(self, x, at) -> jax.Array:
@@ -139,8 +142,8 @@ class Denoiser(Prior):
         label = self.class_label
         if isinstance(label, jax.core.Tracer) or c.class_embed_type is not None:
             return
-        label, count = jnp.asarray(label), c.num_class_embeds
-        whole = jnp.issubdtype(label.dtype, jnp.integer) and label.ndim == 0
+        label, count = np.asarray(label), c.num_class_embeds
+        whole = np.issubdtype(label.dtype, np.integer) and label.ndim == 0
         if not (whole and 0 <= int(label) < count):
             raise ValueError(
                 f"class_label: expected an integer from 0 to {count - 1}, got {self.class_label!r}"
@@ -156,6 +159,11 @@ class Denoiser(Prior):
         """[H, W, C] of the images it was trained on, where the config says so."""
         c = self.network.config
         return None if c.size is None else (*c.size, c.in_channels)
+
+    @cached_property
+    def digest(self) -> np.ndarray:
+        """What tells the network's weights from others', in any type: `fingerprint.of_weights`."""
+        return of_weights(self.network)
 
     @property
     def dtype(self):

@@ -147,7 +147,7 @@ def calibration(samples, truth) -> dict[str, Any]:
 def __getattr__(name: str):
     """`metrics.wiener` moved to `jd.wiener`; the old name lasts one release."""
     if name == "wiener":
-        from jaxdiff.wiener import wiener
+        from jaxdiff.wiener_filter import wiener
 
         return wiener
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

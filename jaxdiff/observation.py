@@ -84,6 +84,19 @@ class Observation:
         step, report = self.solve(self.residual(x), variance)
         return x + variance * step, report
 
+    def draw(self, key, x, variance) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """z of the density p(y | z)·N(z; x, variance·I), of a linear A and Gaussian noise.
+
+        By Matheron's rule: z' = x + √variance·n moved as `prox` moves it, but toward y − σ·n'.
+        """
+        first, second = jax.random.split(key)
+        z = x + jnp.sqrt(variance) * jax.random.normal(first, x.shape, x.dtype)
+        missed = self.residual(z)
+        noise = jax.random.normal(second, missed.shape, missed.dtype)
+        noise = self.operator.project(jnp.asarray(self.sigma, x.dtype) * noise)
+        step, report = self.solve(missed - noise, variance)
+        return z + variance * step, report
+
     @property
     def sigma(self):
         """σ of Gaussian noise.
@@ -129,23 +142,27 @@ def check_linear(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
     if not concrete(one):
         return
     a, b = np.random.default_rng(0).random((2, *shape), np.float32)
-    ya, yb = one(a), one(b)
-    if not concrete((ya, yb)):  # inside a caller's jit
-        return
-    tolerance = 1e-4 * float(jnp.abs(ya).max() + jnp.abs(yb).max())
-    for name, got, expected in (("a + b", one(a + b), ya + yb), ("2a", one(2 * a), 2 * ya)):
-        if not float(jnp.abs(got - expected).max()) <= tolerance:
-            raise ValueError(f"operator: {one.name} is not linear: A({name}) differs")
+    with jax.ensure_compile_time_eval():  # inside a caller's jit too
+        ya, yb = one(a), one(b)
+        tolerance = 1e-4 * float(jnp.abs(ya).max() + jnp.abs(yb).max())
+        for name, got, expected in (("a + b", one(a + b), ya + yb), ("2a", one(2 * a), 2 * ya)):
+            if not float(jnp.abs(got - expected).max()) <= tolerance:
+                raise ValueError(f"operator: {one.name} is not linear: A({name}) differs")
+
+
+def check_spectral(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
+    """Raises TypeError for an operator that has no spectral or diagonal form."""
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    jax.eval_shape(lambda x: first(operator).linear.spectral(jnp.sqrt, x), image)
 
 
 def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) -> None:
     """Raises ValueError, or warns, where y or σ are not in the units of images in [0, 1].
 
-    By what the operator makes of a white, a black and a random image.
+    By what the operator makes of a white, a black and a random image. Of what is traced nothing is
+    known, of the others still.
     """
-    if not concrete((operator, y, sigma)):
-        return
-    largest = float(np.max(sigma))
+    largest = float(np.max(sigma)) if concrete(sigma) else 0.0
     if largest > 2:
         raise ValueError(
             f"sigma: {largest:g} is larger than any noise of images in [0, 1]: divide by 255?"
@@ -153,19 +170,20 @@ def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) ->
     if largest > 1:
         warnings.warn(f"sigma: {largest:g} is more than white: is it in [0, 1]?", stacklevel=5)
     one = first(operator)
+    if not concrete((one, y)):
+        return
     probe = np.random.default_rng(0).random(shape, np.float32)
     images = (np.ones(shape, np.float32), np.zeros(shape, np.float32), probe)
-    answers = [one(image) for image in images]
-    if not concrete(answers):  # inside a caller's jit
-        return
-    low, high = (float(f(np.stack(answers))) for f in (np.min, np.max))
+    with jax.ensure_compile_time_eval():  # inside a caller's jit too
+        answers = np.stack([one(image) for image in images])
+    low, high = float(answers.min()), float(answers.max())
     y = np.asarray(y, np.float64)
-    reach = 4 * max(abs(low), abs(high), 1) + 8 * largest
+    reach = 4 * max(abs(low), abs(high), 1) + 8 * (largest if concrete(sigma) else 2)
     if np.abs(y).max() > reach:
         raise ValueError(
             f"y: reaches {np.abs(y).max():g}, images in [0, 1] give at most {high:g}: divide by 255?"
         )
-    if low >= 0 and np.mean(y < -4 * largest - 0.05) > 0.02:
+    if concrete(sigma) and low >= 0 and np.mean(y < -4 * largest - 0.05) > 0.02:
         warnings.warn(
             f"y: {np.mean(y < -4 * largest):.0%} of it is negative beyond its noise, and this operator "
             "gives no negative values: is it in [-1, 1]? Map it to [0, 1]",

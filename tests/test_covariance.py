@@ -1,13 +1,16 @@
 """A deviation that follows the contrast of x̂₀: its matrix, its measurement, and what it conditions."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxdiff as jd
+from jaxdiff.commands.evaluate import evaluate_folder
 from jaxdiff.linalg.fields import Modulated, contrast
 from jaxdiff.samplers import Draws
 from jaxdiff.samplers.spectral import SpectralPosterior
@@ -124,3 +127,39 @@ def test_one_step_is_the_conditioned_gaussian(crop, x64, tmp_path):
     left = prior - gain @ b @ prior
     np.testing.assert_allclose(many.mean(0), mean, atol=5 * np.sqrt(left.max() / 4000))
     np.testing.assert_allclose(many.var(0) / np.diag(left), 1, atol=0.15)
+
+
+def test_a_table_of_other_weights(tiny, tmp_path):
+    """It is refused by name beside a checkpoint that was trained on; measured again, it is not."""
+    network, schedule = jd.load(tiny)
+    graph, state = nnx.split(network)
+    further = nnx.merge(graph, jax.tree.map(lambda w: w * 1.01, state))
+    jd.save(tmp_path, further, schedule)
+    unknown = jd.SpectralCovariance.load(tiny)
+    ours = dataclasses.replace(unknown, weights=jd.Denoiser(further, schedule).digest)
+    stale = dataclasses.replace(unknown, weights=jd.Denoiser(network, schedule).digest)
+    y, blur = np.full((64, 64, 3), 0.5), jd.operators.Blur(np.ones((3, 3)) / 9, (64, 64))
+    for kept in (unknown, ours):
+        kept.save(tmp_path)
+        assert jd.restore(y, blur, 0.1, prior=tmp_path, n=1, steps=2).sampler == "spectral"
+    stale.save(tmp_path)
+    calls = [
+        lambda: jd.restore(y, blur, 0.1, prior=tmp_path, n=1, steps=2),
+        lambda: jd.DDPM(jd.Denoiser(further, schedule), jd.SpectralCovariance.load(tmp_path)),
+        lambda: evaluate_folder(None, str(tmp_path), None, [2], tmp_path / "out"),
+        lambda: evaluate_folder(None, str(tmp_path), ["dps", "spectral"], [2], tmp_path / "out"),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"spectral_covariance\.safetensors.*other weights"):
+            call()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_knows_what_it_was_measured_on(tiny):
+    denoiser = jd.Denoiser(*jd.load(tiny))
+    images = np.full((2, 16, 16, 3), 0.5, np.float32)
+    with pytest.warns(UserWarning, match="not stable"):
+        found = jd.SpectralCovariance.estimate(denoiser, images, key=jax.random.key(0), levels=2)
+    np.testing.assert_array_equal(found.weights, denoiser.digest)
+    with pytest.raises(ValueError, match="weights: expected"):
+        dataclasses.replace(found, weights=np.zeros(3))

@@ -97,7 +97,7 @@ def test_a_failed_write_names_the_file_and_keeps_the_old_one(code, tmp_path):
     path.write_text("old")
 
     def fill(temporary):
-        Path(temporary).write_text("half")
+        Path(temporary).write_text("half", encoding="utf-8")
         raise OSError(code, "no")  # of a library: without a name
 
     with pytest.raises(OSError, match=r"results\.csv") as e:

@@ -1,5 +1,6 @@
 """Files that belong together, with a process killed at every one of its steps."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from jaxdiff.util import together
+from jaxdiff.util.locks import LOCK, sole_writer
 from jaxdiff.util.together import is_free, settle, write_together
 
-# Kills itself at its nth call that changes a folder; without jaxdiff's own imports, which take a second.
+# Kills itself at its nth call that changes a folder.
 SCRIPT = """
-import os, runpy, signal, sys
+import os, signal, sys
 from pathlib import Path
-file, folder, new, when = sys.argv[1:]
+from jaxdiff.util.together import write_together
+folder, new, when = sys.argv[1:]
 left = int(when)
 def deadly(real):
     def call(*args, **kwargs):
@@ -27,24 +29,23 @@ def deadly(real):
     return call
 for name in ("rename", "replace", "unlink", "mkdir", "rmdir"):
     setattr(os, name, deadly(getattr(os, name)))
-module = runpy.run_path(file)
 def content(name):
     return lambda path: path.write_text(f"{name} {new}")
 names = ("weights", "config", "scheduler")
-module["write_together"](Path(folder), {n: content(n) for n in names}, key="config")
+write_together(Path(folder), {n: content(n) for n in names}, key="config")
 """
 
 
 def run(folder: Path, new: str, when: int) -> bool:
     """Whether it was killed."""
-    command = [sys.executable, "-c", SCRIPT, str(together.__file__), str(folder), new, str(when)]
+    command = [sys.executable, "-c", SCRIPT, str(folder), new, str(when)]
     code = subprocess.run(command, capture_output=True).returncode
     assert code in (0, -signal.SIGKILL)
     return code != 0
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {p.name: p.read_text() for p in folder.iterdir() if p.is_file()}
+    return {p.name: p.read_text() for p in folder.iterdir() if p.is_file() and p.name != LOCK}
 
 
 def of(new: str) -> dict[str, str]:
@@ -106,3 +107,30 @@ def test_others_may_read_what_the_user_lets_them(tmp_path):
     (tmp_path / "usual").touch()
     write_together(tmp_path, {"key": write}, key="key")
     assert (tmp_path / "key").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def _hold(folder, holding, done):
+    with sole_writer(folder):
+        holding.set()
+        done.wait(60)
+
+
+def test_one_writer_at_a_time(tmp_path):
+    """What another process is writing to is refused before anything is changed."""
+    context = multiprocessing.get_context("spawn")
+    holding, done = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(tmp_path / "new", holding, done))
+    process.start()
+    assert holding.wait(60)
+    for write in (
+        lambda: write_together(tmp_path / "new", {}, "key"),
+        lambda: _hold(tmp_path / "new", None, None),
+    ):
+        with pytest.raises(ValueError, match="new: another jaxdiff is writing"):
+            write()
+    done.set()
+    process.join(60)
+    assert not (tmp_path / "new").exists()  # nothing came of it
+    with sole_writer(tmp_path / "new"):  # its own files it may write
+        write_together(tmp_path / "new", {"key": lambda path: path.touch()}, key="key")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["key"]

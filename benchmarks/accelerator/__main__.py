@@ -34,7 +34,7 @@ SCRATCH = Path(os.environ.get("ACCELERATOR_SCRATCH", "."))  # what the parts sha
 
 
 def write(out: Path, **content) -> None:
-    with open(out / "results.jsonl", "a") as file:
+    with open(out / "results.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(content) + "\n")
 
 
@@ -63,7 +63,7 @@ def sampling(out: Path, seconds: float) -> None:
     pool, folder = ThreadPoolExecutor(2 if DRY else 6), networks(SCRATCH / "networks")
     ready = [pool.submit(session.prepared, folder) for session in every]
     wait(ready, timeout=seconds if DRY else seconds / 2)
-    with open(SCRATCH / "lock") as lock:
+    with open(SCRATCH / "lock", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for session, future in zip(every, ready):
             left = end - time.monotonic()

@@ -1,35 +1,16 @@
-"""The command line: `jaxdiff restore`, `evaluate`, `sample`, `calibrate`, `train` and `convert`."""
+"""The command line: `jaxdiff restore`, `evaluate`, `sample`, `calibrate`, `train`, `convert` and `app`."""
 
-from typing import Annotated
+import lazy_loader
 
-import typer
+from jaxdiff.util import interrupts
 
-import jaxdiff as jd
-from jaxdiff.cli.priors import calibrate, convert, sample, train
-from jaxdiff.cli.restoring import evaluate, restore
-from jaxdiff.cli.terminal import application, command, console, run_app
-
-app = application(no_args_is_help=True, help="Restore images with a diffusion prior, in JAX.")
-for function in (restore, evaluate, sample, calibrate, train, convert):
-    app.command()(command(function))
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        console.print(f"jaxdiff {jd.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _all(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Print it.", callback=_version, is_eager=True),
-    ] = False,
-) -> None:
-    pass
+# Not imported with the package: Ctrl-C is heeded first.
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"application": ["app"]})
 
 
 def main() -> None:
     """The entry point of `jaxdiff`."""
+    with interrupts.at_once():
+        from jaxdiff.cli.application import app
+        from jaxdiff.cli.terminal import run_app
     run_app(app)

@@ -31,12 +31,12 @@ from jaxdiff.cli.terminal import (
 )
 from jaxdiff.covariance.table import FILE as COVARIANCE
 from jaxdiff.util import hosts, interrupts
-from jaxdiff.util.files import (
-    read_json,
-    replace_file,
-)
+from jaxdiff.util.files import read_json, replace_file
+from jaxdiff.util.locks import sole_writer
 from jaxdiff.util.names import printable
-from jaxdiff.util.together import is_free
+from jaxdiff.util.together import is_free, write_together
+
+PICTURE = Path(COVARIANCE).with_suffix(".png").name
 
 
 class Unconditional(StrEnum):
@@ -128,28 +128,31 @@ def calibrate(
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: {out} is a file, name a folder")
     cache_compiled_programs()
-    denoiser = jd.Denoiser(*jd.load(model))
-    if denoiser.shape is None:
-        raise ValueError(f"{model} names no sample_size in its config")
-    n = n or (64 if images is None else 256)
-    known, bad = None, []
-    if images is not None and images.is_dir():
-        good, bad = read_all(images, denoiser.shape, "resize", n)
-        known = np.stack(list(good.values()))
-    elif images is not None:
-        known = data.load_images(images, denoiser.shape[:2], n=n, channels=denoiser.shape[2])
-    say("compiling…")
-    covariance = jd.SpectralCovariance.estimate(
-        denoiser, known, key=jax.random.key(seed), n=n, levels=levels, progress=progress()
-    )
-    written = covariance.save(out)
-    figure = plot.error_spectra(covariance)
-    picture = written.with_suffix(".png")
-    replace_file(picture, lambda p: figure.savefig(p, dpi=110, format="png"))
+    with sole_writer(out):
+        denoiser = jd.Denoiser(*jd.load(model))
+        if denoiser.shape is None:
+            raise ValueError(f"{model} names no sample_size in its config")
+        n = n or (64 if images is None else 256)
+        known, bad = None, []
+        if images is not None and images.is_dir():
+            good, bad = read_all(images, denoiser.shape, "resize", n)
+            known = np.stack(list(good.values()))
+        elif images is not None:
+            known = data.load_images(images, denoiser.shape[:2], n=n, channels=denoiser.shape[2])
+        say("compiling…")
+        covariance = jd.SpectralCovariance.estimate(
+            denoiser, known, key=jax.random.key(seed), n=n, levels=levels, progress=progress()
+        )
+        figure = plot.error_spectra(covariance)
+        files = {
+            COVARIANCE: lambda path: covariance.save(path.parent),
+            PICTURE: lambda path: figure.savefig(path, dpi=110, format="png"),
+        }
+        write_together(out, files, key=COVARIANCE)
     source = f"{n} samples" if known is None else f"{len(known)} images of {images}"
     count = len(covariance.timesteps)
-    text = f"{source}, {count} noise levels: {printable(written)}, {picture.name}"
-    show({"table": str(written), "levels": count, "failed": bad}, text)
+    text = f"{source}, {count} noise levels: {printable(out / COVARIANCE)}, {PICTURE}"
+    show({"table": str(out / COVARIANCE), "levels": count, "failed": bad}, text)
     end_with(bad)
 
 
@@ -194,7 +197,11 @@ def train(
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 1000,
     sample_every: Annotated[int, typer.Option(help="Steps between sample grids.", min=1)] = 5000,
     licence: Annotated[
-        str, typer.Option(help='Of the images, for the model card: "CC-BY-4.0: FairFace, ...".')
+        str,
+        typer.Option(
+            help='Of the images, for the model card: "CC-BY-4.0: FairFace, ...".',
+            show_default="not said",
+        ),
     ] = "",
     devices: Annotated[
         int | None, typer.Option(help="Share each batch.", show_default="all", min=1)
@@ -275,8 +282,8 @@ def convert_checkpoint(source: str, destination: Path, dtype: str, force: bool) 
         raise ValueError(f"--dtype: expected float32, bfloat16 or float16, got {dtype!r}")
     if destination.exists() and not destination.is_dir():
         raise ValueError(f"{destination} is a file: name a folder")
-    if not is_free(destination) and not force:
-        raise ValueError(f"{destination} is not empty: name another folder or pass --force")
     interrupts.keep(f"{destination} is as it was")
-    with status(f"converting {source}"):
+    with sole_writer(destination), status(f"converting {source}"):
+        if not is_free(destination) and not force:
+            raise ValueError(f"{destination} is not empty: name another folder or pass --force")
         rewrite(source, destination, dtype=dtype, keep=(COVARIANCE,))

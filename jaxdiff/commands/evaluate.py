@@ -14,7 +14,7 @@ from jaxdiff import data, metrics, plot
 from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.commands import images
 from jaxdiff.data import Dataset
-from jaxdiff.samplers.presets import NAMES, preset
+from jaxdiff.samplers.presets import COURSE, NAMES, preset
 from jaxdiff.util import hosts, interrupts
 from jaxdiff.util.files import read_csv, replace_file, write_csv, write_text
 from jaxdiff.util.names import printable
@@ -42,7 +42,8 @@ def evaluate_folder(
     Args:
         source: searched with the folders below it, for images and for a .mat of kernels; None
             means the bundled faces and generated kernels.
-        samplers: None means all that the checkpoint has what it takes for.
+        samplers: None means those of the course and the spectral ones, as far as the checkpoint has
+            what they take.
         options: of `evaluate`.
     """
     run = _run(out)
@@ -54,13 +55,13 @@ def evaluate_folder(
     if denoiser.shape is None:
         raise ValueError(f"--model: {model} names no sample_size in its config")
     covariance = None
-    if any(preset(name).needs_table for name in samplers or NAMES):
+    if any(preset(name).needs_table for name in samplers or COURSE):
         try:
             covariance = jd.SpectralCovariance.load(model)
         except FileNotFoundError:
             if samplers is not None:
                 raise
-    names = samplers or [n for n in NAMES if covariance is not None or not preset(n).needs_table]
+    names = samplers or [n for n in COURSE if covariance is not None or not preset(n).needs_table]
     dataset, bad = _dataset(source, denoiser.shape, seed, fit)
     rows = evaluate(
         dataset,
@@ -128,9 +129,12 @@ def evaluate(
     samplers, steps = list(dict.fromkeys(samplers)), sorted(set(steps))
     _check(samplers)
     for name in samplers:
-        if preset(name).needs_table and covariance is None:
-            raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
-    coefficients = {count: denoiser.schedule.steps(count) for count in steps}
+        if preset(name).needs_table:
+            if covariance is None:
+                raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
+            covariance.check(denoiser)
+    for count in steps:
+        denoiser.schedule.steps(count)  # which the schedule may not have
     settings = {"seed": dataset.seed, "data": _fingerprint(dataset)}
     settings["weights"] = fingerprint(denoiser, denoiser.schedule)
     if covariance is not None:
@@ -158,7 +162,7 @@ def evaluate(
                     )
                     scored = _restore(
                         sampler,
-                        coefficients[count],
+                        count,
                         denoiser,
                         covariance,
                         key,
@@ -192,11 +196,15 @@ def _check(samplers: Sequence[str]) -> None:
 def _dataset(source: Path | None, shape, seed: int, fit: str) -> tuple[Dataset, list[str]]:
     """The course's data set of a folder's good images, and a line for each bad one."""
     if source is None:
-        if shape[0] != shape[1] or shape[2] != 3:
-            raise ValueError("the bundled faces are square and RGB: name a folder of images")
-        return data.course_dataset(None, shape[0], seed, fit), []
+        if shape[0] != shape[1] or shape[2] not in (1, 3):
+            raise ValueError("the bundled faces are square, RGB or grey: name a folder of images")
+        return data.course_dataset(None, shape[0], seed, fit, shape[2]), []
     kernels = sorted(p for p in source.rglob("*") if p.suffix.lower() == ".mat" and p.is_file())
-    used = data.load_kernels(kernels[0]) if kernels else data.course_dataset().kernels
+    used = (
+        data.load_kernels(kernels[0])
+        if kernels
+        else data.course_dataset(size=min(shape[:2])).kernels
+    )
     good, bad = images.read_all(source, shape, fit)
     return Dataset(good, used, seed=seed), bad
 
@@ -222,7 +230,7 @@ def _rows(out: Path) -> Cells:
 
 def _restore(
     name: str,
-    steps,
+    count: int,
     denoiser,
     covariance,
     key,
@@ -243,17 +251,19 @@ def _restore(
         covariance=covariance,
     )
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.array(batch))
-    drawn = jd.sample(sampler, steps, key=keys, sharding=sharding, precision=precision)
+    drawn = jd.sample(
+        sampler, sampler.steps(count), key=keys, sharding=sharding, precision=precision
+    )
     restored = np.asarray(drawn)[:, 0]
     for m, blur, image in list(zip(chosen, blurs, restored))[: len(set(batch))]:
         if not np.isfinite(image).all():
             raise ValueError(
-                f"{m.name}: {name} in {len(steps)} steps gave an image that is not finite: leave "
+                f"{m.name}: {name} in {count} steps gave an image that is not finite: leave "
                 "that sampler out of --samplers, or name another --model"
             )
         yield {
             "sampler": name,
-            "steps": len(steps),
+            "steps": count,
             "image": m.name,
             "sigma": m.sigma,
             "psnr": metrics.psnr(image, m.image),

@@ -70,6 +70,7 @@ def measure(
         "alphas_cumprod": a,
         "spacing": spacing,
         "modulation": modulated,
+        "weights": denoiser.digest,
     }
 
 

@@ -41,6 +41,7 @@ class SpectralCovariance:
         timesteps: [L], ascending; alphas_cumprod: [L], ᾱ of the schedule at them.
         spacing: of the rings, in cycles a pixel: ring r is at radius r·spacing.
         modulation: [L, 2], γ and the mean of log g; None where Σ alone is meant: m = 1.
+        weights: [2, 16], the `digest` of the denoiser it was measured on; None where nobody knows.
 
     Raises:
         ValueError: for arrays that do not fit each other, or hold NaN.
@@ -62,6 +63,9 @@ class SpectralCovariance:
     modulation: Array | None = field(
         default=None, converter=lambda m: None if m is None else np.asarray(m)
     )
+    weights: Array | None = field(
+        default=None, converter=lambda w: None if w is None else np.asarray(w)
+    )
 
     def __post_init__(self):
         levels, channels = len(self.timesteps), self.table.shape[-1]
@@ -74,6 +78,11 @@ class SpectralCovariance:
             raise ValueError(
                 f"modulation: expected [L, 2] for {levels} noise levels, got "
                 f"{list(self.modulation.shape)}"
+            )
+        if self.weights is not None and (self.weights.shape, self.weights.dtype) != ((2, 16), "u1"):
+            raise ValueError(
+                f"weights: expected a denoiser's digest, [2, 16] bytes, got "
+                f"{self.weights.dtype}{list(self.weights.shape)}"
             )
         for name in ("table", "modulation"):
             if not np.isfinite(self._arrays().get(name, 0)).all():
@@ -121,6 +130,13 @@ class SpectralCovariance:
                 f"covariance: a table of {self.channels} channels, the prior has "
                 f"{denoiser.shape[-1]}: measure its own (jaxdiff calibrate)"
             )
+        if self.weights is not None and concrete((self, denoiser)):
+            digest = denoiser.digest
+            if digest is not None and not (digest == self.weights).all(-1).any():
+                raise ValueError(
+                    f"covariance: {FILE} was measured on other weights than the prior's: measure it "
+                    "again (jaxdiff calibrate), or remove it"
+                )
         schedule = denoiser.schedule
         if schedule is None or not concrete((self, schedule)):
             return

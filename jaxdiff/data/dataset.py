@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from jaxdiff.data.images import faces, fit, read_fitted
-from jaxdiff.data.inputs import printable
 from jaxdiff.data.kernels import load_kernels, motion_kernel
 from jaxdiff.data.sources import find, find_images
 from jaxdiff.operators import Blur
+from jaxdiff.util.names import printable
 
 
 @dataclasses.dataclass(frozen=True)

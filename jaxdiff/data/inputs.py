@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jaxdiff.util.names import printable
+
 
 class Refused(ValueError):
     """What a reader finds wrong itself, to which `reading` adds the file's name alone."""
@@ -29,15 +31,3 @@ def reading(name: object, what: str) -> Iterator[None]:
             raise
         text = printable(" ".join(str(e).split()))[:300] or type(e).__name__
         raise ValueError(f"{printable(name)}: not readable as {what} ({text})") from e
-
-
-def printable(name: object) -> str:
-    r"""Text of one line that any UTF-8 terminal and file takes; bytes that are none become \xNN.
-
-    Example:
-        >>> import os
-        >>> printable(os.fsdecode(b"caf\xe9\n.png"))
-        'caf\\xe9\\n.png'
-    """
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-    return "".join(escaped).replace("\\udc", "\\x")

@@ -10,9 +10,9 @@ import scipy  # whose parts load at their first use
 
 from jaxdiff.data.arrays import read_npy
 from jaxdiff.data.decode import IMAGE_SUFFIXES, decode
-from jaxdiff.data.inputs import printable
 from jaxdiff.data.mat import read_mat
 from jaxdiff.util import limits
+from jaxdiff.util.names import printable
 
 
 def gaussian_kernel(size: int, std: float) -> np.ndarray:

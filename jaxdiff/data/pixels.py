@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 
 from jaxdiff.data.decode import decode
 from jaxdiff.data.images import to_uint8
-from jaxdiff.data.inputs import printable
 from jaxdiff.data.sources import SPLITS, Source, identity, training_images
 from jaxdiff.util.files import read_json
+from jaxdiff.util.names import printable
 
 CROPS = 16  # of each validation image
 AT_ONCE = 32  # images that wait in memory

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import itertools
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
@@ -14,7 +13,9 @@ import numpy as np
 
 from jaxdiff.data.arrays import read_npz
 from jaxdiff.data.decode import IMAGE_SUFFIXES
-from jaxdiff.data.inputs import Refused, printable, reading
+from jaxdiff.data.inputs import Refused, reading
+from jaxdiff.util import fingerprint
+from jaxdiff.util.names import printable
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "test")}
 Source = Callable[[], Any]  # opens one image's file, or its bytes
@@ -207,21 +208,23 @@ def _held_out(splits: dict[str, list]) -> dict[str, list]:
     }
 
 
+def files_of(source: Path) -> list[tuple[str, Path]]:
+    """The files that `training_images` reads, each with its name in the source."""
+    if source.is_file():
+        return [(source.name, source)]
+    found = find(source, ".parquet") or find(source, *IMAGE_SUFFIXES)
+    return [(str(path.relative_to(source)), path) for path in found]
+
+
 def identity(source: Path, known: dict[str, str] | None = None) -> dict[str, str]:
     """What tells a source from every other: hashes of its files' `content`, and of their `dates`.
 
     Where the dates of `known` are those that are found, its content is taken unread.
     """
-    suffixes = (*IMAGE_SUFFIXES, ".parquet")
-    files = [source] if source.is_file() else find(source, *suffixes)
-    names = [b"" if p == source else os.fsencode(p.relative_to(source)) for p in files]
-    dates, content = hashlib.sha256(), hashlib.sha256()
-    for name, path in zip(names, files):
-        found = path.stat()
-        dates.update(b"%s\0%d %d\0" % (name, found.st_size, found.st_mtime_ns))
-    if known is not None and known["dates"] == dates.hexdigest():
+    files = files_of(source)
+    found = [(name, path.stat()) for name, path in files]
+    told = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
+    dates = hashlib.sha256(told.encode()).hexdigest()
+    if known is not None and known["dates"] == dates:
         return known
-    for name, path in zip(names, files):
-        with open(path, "rb") as file:
-            content.update(name + b"\0" + hashlib.file_digest(file, "sha256").digest())
-    return {"content": content.hexdigest(), "dates": dates.hexdigest()}
+    return {"content": fingerprint.of_files(files), "dates": dates}

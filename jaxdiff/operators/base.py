@@ -124,6 +124,17 @@ class Linear(Operator):
         """A⁺y of one measurement, by conjugate gradients on AᵀA x = Aᵀy from x = 0."""
         return conjugate_gradients(lambda x: self.adjoint(self(x)), self.adjoint(y))[0]
 
+    def spectral(self, function: Callable, x) -> jax.Array:
+        """f(AᵀA) x of an image, for a function f of the eigenvalues of AᵀA, elementwise.
+
+        Raises:
+            TypeError: where A has no spectral or diagonal form.
+        """
+        raise TypeError(
+            f"operator: {self.name} has no spectral or diagonal form, which this method needs, as "
+            "Blur, Mask, Crop, Downsample and Grey have: DiffPIR takes any linear operator"
+        )
+
     def factors(self, dtype) -> "tuple[Linear | None, Any]":
         """(P, K) with A = P F⁻¹ diag(K) F: what follows a circular filter, and its response.
 
@@ -196,6 +207,19 @@ class LinearCompose(Linear):
             return s * x, report
         return self._solve_by_cg(residual, r2, s2)
 
+    def spectral(self, function, x):
+        if isinstance(self.inner, Scale):
+            s2 = jnp.asarray(self.inner.scale, x.dtype) ** 2
+            return self.outer.spectral(lambda e: function(s2 * e), x)
+        return super().spectral(function, x)
+
+    @property
+    def name(self) -> str:
+        """Of both; a change of units goes unnamed."""
+        if isinstance(self.inner, Scale):
+            return self.outer.name
+        return f"{self.outer.name} @ {self.inner.name}"
+
     def solve(self, residual, r2, s2):
         return self.solve_with_report(residual, r2, s2)[0]
 
@@ -239,6 +263,9 @@ class Scale(Linear):
         residual = jnp.asarray(residual)
         s = jnp.asarray(self.scale, residual.dtype)
         return s * residual / (r2 * s**2 + s2)
+
+    def spectral(self, function, x):
+        return function(jnp.asarray(self.scale, x.dtype) ** 2) * x
 
     def factors(self, dtype):
         return None, jnp.asarray(self.scale, dtype)

@@ -76,6 +76,16 @@ class Blur(Linear):
         return {"kernel": padded, "shape": tuple(int(s) for s in shape)}
 
     @property
+    def reach(self) -> tuple[int, int]:
+        """From how many pixels away, in rows and in columns, a pixel gets light."""
+        kernel = np.asarray(self.kernel) != 0
+        rows, columns = (
+            int(np.abs(np.flatnonzero(kernel.any(axis)) - n // 2).max(initial=0))
+            for axis, n in zip((1, 0), self.shape)
+        )
+        return rows, columns
+
+    @property
     def circular(self) -> bool:
         """Whether it is a filter."""
         return self.boundary == "circular"
@@ -136,6 +146,12 @@ class Blur(Linear):
             return jnp.where(keep, jnp.conj(k) / jnp.where(keep, power, 1), 0)
 
         return self._apply(y, response)
+
+    def spectral(self, function, x) -> jax.Array:
+        """F⁻¹ diag(f(|K|²)) F x, where it is a filter."""
+        if not self.circular:
+            return super().spectral(function, x)
+        return self._apply(x, lambda k: function(jnp.abs(k) ** 2))
 
     def solve_with_report(self, residual, r2, s2):
         if not self.circular:

@@ -1,7 +1,6 @@
 """A weight for each pixel."""
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 

@@ -90,6 +90,14 @@ class Downsample(Linear):
         """A⁺y."""
         return self._decomposed(y, lambda s: 1 / s)
 
+    def spectral(self, function, x) -> jax.Array:
+        """V f(s²) Vᵀx + f(0)·(x − VVᵀx)."""
+        axes = [np.linalg.svd(self._matrix(n), full_matrices=False)[1:] for n in x.shape[-3:-1]]
+        (s1, v1), (s2, v2) = axes
+        power = jnp.asarray((s1[:, None] * s2) ** 2, x.dtype)[..., None]
+        seen, none = _separable(v1, v2, x), function(jnp.zeros((), x.dtype))
+        return none * x + _separable(v1.T, v2.T, (function(power) - none) * seen)
+
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = V s/(r²s² + s²) Uᵀ residual."""
         return self._decomposed(residual, lambda s: s / (r2 * s**2 + s2))

@@ -71,6 +71,10 @@ class Mask(Linear):
         """A⁺y = Ay."""
         return self(y)
 
+    def spectral(self, function, x) -> jax.Array:
+        """f(mask)·x."""
+        return function(jnp.asarray(self.mask, x.dtype)) * x
+
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = A residual/(r² + s²)."""
         return self(residual) / (r2 + s2)

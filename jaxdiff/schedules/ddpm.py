@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import reprlib
+import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -181,9 +182,19 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "DDPMSchedule":
-        """Fields that only other schedulers of the same noise have are ignored."""
+        """Fields that only other schedulers of the same noise have are ignored.
+
+        Those that no DDPM has are too, with a warning, as diffusers does.
+        """
         known = {f.name for f in dataclasses.fields(ScheduleConfig)}
         fields = check_family(config)
+        unknown = sorted(k for k in fields if k not in known and not k.startswith("_"))
+        if unknown and config.get("_class_name", "").startswith("DDPM"):
+            warnings.warn(
+                f"scheduler_config: ignoring {reprlib.repr(unknown)[1:-1]}, which DDPMScheduler does "
+                "not have",
+                stacklevel=4,
+            )
         return cls(ScheduleConfig(**{k: v for k, v in fields.items() if k in known}))
 
     def to_config(self) -> dict[str, Any]:
@@ -241,6 +252,9 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
         return t.astype(np.int64)
 
     timesteps = times  # diffusers' name
+
+    def _every(self) -> np.ndarray:
+        return np.arange(self.num_train_timesteps)[::-1]
 
     def scalings(self, at: Level) -> Scalings:
         """By `prediction_type`: ε̂, x̂₀, or v̂ = √ᾱ_t·ε − √(1−ᾱ_t)·x₀."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from jaxdiff.data.images import find_images
+from jaxdiff.data.sources import files_of
 from jaxdiff.util import fingerprint
 from jaxdiff.util.files import read_csv
 from jaxdiff.util.runs import Run
@@ -29,13 +29,9 @@ def run_of(out: Path) -> Run:
 
 def images_of(source: Path) -> dict[str, str]:
     """The fingerprint of the images, where they are still there: a run needs its pixels alone."""
-    if source.is_file():
-        return {"images": fingerprint.of_files([(source.name, source)], BEGINNING)}
-    if not source.is_dir():
+    if not source.exists():
         return {}
-    tables = sorted(source.rglob("*.parquet"))
-    files = [(str(p.relative_to(source)), p) for p in tables or find_images(source)]
-    return {"images": fingerprint.of_files(files, BEGINNING)}
+    return {"images": fingerprint.of_files(files_of(source), BEGINNING)}
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:

@@ -43,6 +43,19 @@ def leave() -> NoReturn:
 
 
 @contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Inside, Ctrl-C ends the process: for imports, which would swallow or show what it raises."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # it is not ours
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: leave())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
 def prompt() -> Iterator[None]:
     """Inside, Ctrl-C ends the process soon, with exit code 130.
 

@@ -1,6 +1,5 @@
 """Names of files that people gave, as names of folders and as text."""
 
-import os
 import re
 import unicodedata
 from collections import Counter
@@ -48,15 +47,18 @@ def folder_names(images: Sequence[PurePath], reserved: Iterable[str] = ()) -> li
     return names
 
 
-def printable(name: str | PurePath) -> str:
-    """A name as text of one line in valid Unicode: what is no UTF-8 or no character is escaped.
+def printable(text: object) -> str:
+    r"""A name, or what a library says of it, as one line that any UTF-8 terminal and file takes.
+
+    Bytes of a name that are no UTF-8 become \xNN.
 
     Example:
-        >>> printable("caf\\udce9\\n.png")
-        'caf\\\\xe9\\\\n.png'
+        >>> import os
+        >>> printable(os.fsdecode(b"caf\xe9\n.png"))
+        'caf\\xe9\\n.png'
     """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return "".join(escaped).replace("\\udc", "\\x")
 
 
 def _folded(name: str) -> str:

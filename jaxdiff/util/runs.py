@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from jaxdiff.util import hosts
 from jaxdiff.util.files import read_json, remove_temporaries, write_json
+from jaxdiff.util.locks import sole_writer
 
 SETTINGS = "settings.json"
-_LOCK = ".lock"
 _NOT_OURS = {"thumbs.db", "desktop.ini"}  # nor a hidden file: what file managers leave everywhere
 Settings = Mapping[str, Any]
 
@@ -97,26 +95,14 @@ class Run:
             hosts.wait()
             yield
             return
-        made = not self.folder.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"{self.folder}: another jaxdiff is writing to it: wait, or name another folder"
-            ) from None
-        try:
-            self._claim(settings, noted or {}, defaults or {}, overwrite)
-            hosts.wait()
-            yield
-        finally:
-            if not any(self._results(self.settings())):
-                (self.folder / SETTINGS).unlink(missing_ok=True)
-                if made and {p.name for p in self.folder.iterdir()} <= {_LOCK}:
-                    (self.folder / _LOCK).unlink()
-                    self.folder.rmdir()
-            lock.release()
+        with sole_writer(self.folder):
+            try:
+                self._claim(settings, noted or {}, defaults or {}, overwrite)
+                hosts.wait()
+                yield
+            finally:
+                if not any(self._results(self.settings())):
+                    (self.folder / SETTINGS).unlink(missing_ok=True)
 
     def _claim(
         self, settings: Settings, noted: Settings, defaults: Settings, overwrite: bool

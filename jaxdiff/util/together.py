@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxdiff.util.locks import LOCK, sole_writer
+
 _STAGED, _COMMITTED = ".jaxdiff-staged", ".jaxdiff-committed"
 
 
@@ -17,21 +19,25 @@ def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]], key
     A process that is killed before that leaves the old files, one killed after it leaves the moves
     to `settle`. The file `key`, without which nobody reads the others, goes first and comes last, so
     that readers who know nothing of this find no mixture either. Other files are left alone.
+
+    Raises:
+        ValueError: where another process writes to the folder.
     """
-    settle(folder, key)
-    staged = folder / _STAGED
-    shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
-    staged.mkdir(parents=True)
-    try:
-        for name, write in files.items():
-            write(staged / name)
-            # Some writers let only their user read: as the folder beside it was just made.
-            os.chmod(staged / name, staged.stat().st_mode & 0o666)
-        os.rename(staged, folder / _COMMITTED)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
-    settle(folder, key)
+    with sole_writer(folder):
+        settle(folder, key)
+        staged = folder / _STAGED
+        shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
+        staged.mkdir()
+        try:
+            for name, write in files.items():
+                write(staged / name)
+                # Some writers let only their user read: as the folder beside it was just made.
+                os.chmod(staged / name, staged.stat().st_mode & 0o666)
+            os.rename(staged, folder / _COMMITTED)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        settle(folder, key)
 
 
 def settle(folder: Path, key: str) -> None:
@@ -49,5 +55,5 @@ def settle(folder: Path, key: str) -> None:
 
 def is_free(folder: Path) -> bool:
     """Whether a folder holds nothing but what interrupted writes and file managers leave."""
-    ours = (_STAGED, _COMMITTED, ".DS_Store", "Thumbs.db", "desktop.ini")
+    ours = (LOCK, _STAGED, _COMMITTED, ".DS_Store", "Thumbs.db", "desktop.ini")
     return not folder.exists() or all(path.name in ours for path in folder.iterdir())

@@ -19,7 +19,9 @@ def folder(tiny, tmp_path):
 
 
 def edit(path: Path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8"
+    )
 
 
 def refused(folder: Path, match: str):

@@ -142,6 +142,17 @@ def test_fields_that_are_not_ours_are_ignored(folder):
         assert jd.load(folder)[0].config.sample_size == 64
 
 
+def test_fields_that_no_ddpm_has_are_ignored():
+    for unknown in ({"decay": 0.9}, {"tensor_format": "pt"}, {"foo": None, "bar": [1]}):
+        with pytest.warns(UserWarning, match=f"ignoring .*{next(iter(unknown))}.*DDPMScheduler"):
+            found = jd.Schedule.from_config(
+                {"_class_name": "DDPMScheduler", "beta_end": 0.03} | unknown
+            )
+        assert found.config.beta_end == 0.03
+    # Another scheduler's own fields say where it steps, and are no surprise.
+    jd.Schedule.from_config({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 2})
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", '"text"', "{" * 100_000, "[" * 100_000, '{"a": ' + "1" * 5000 + "}", "\ud800"],

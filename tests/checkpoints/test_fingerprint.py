@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 import jaxdiff as jd
-from jaxdiff.checkpoints.fingerprint import fingerprint
+from jaxdiff.checkpoints.diffusers import convert
+from jaxdiff.checkpoints.fingerprint import fingerprint, of_weights
 from jaxdiff.nn.unet import abstract_unet
 
 
@@ -44,3 +46,27 @@ def test_other_content(tiny):
         ((np.zeros(2), np.zeros(3)),),
     ]
     assert len({fingerprint(*parts) for parts in all_of}) == len(all_of)
+
+
+def is_same(a, b):
+    return bool((of_weights(a) == of_weights(b)).all(-1).any())
+
+
+def test_the_same_weights_in_every_type(tiny, tmp_path):
+    """Rewritten in another type, or loaded in another: they are the checkpoint's still."""
+    unet, _ = jd.load(tiny)
+    for dtype in (jnp.float16, jnp.bfloat16, jnp.float32):
+        convert(tiny, tmp_path / jnp.dtype(dtype).name, dtype=dtype)
+        assert is_same(unet, jd.load(tmp_path / jnp.dtype(dtype).name)[0])
+        assert is_same(unet, jd.load(tiny, dtype=dtype)[0])
+    with jax.enable_x64(True):
+        assert is_same(unet, jd.load(tiny, dtype=jnp.float64)[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda a: a.at[(-1,) * a.ndim].add(0.01), lambda a: -a, lambda a: a * 1.01, jnp.zeros_like],
+)
+def test_other_weights(change, tiny):
+    unet, _ = jd.load(tiny)
+    assert not is_same(unet, changed(unet, change))

@@ -37,7 +37,10 @@ def main() -> None:
     for line in sys.stdin:
         command, _, rest = line.rstrip("\n").partition(" ")
         if command == "limit":  # the libraries are loaded, and threads run
-            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            taken = (
+                int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+                * resource.getpagesize()
+            )
             resource.setrlimit(resource.RLIMIT_AS, (taken + SPACE, taken + SPACE))
             result = {}
         else:
