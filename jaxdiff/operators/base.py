@@ -15,7 +15,7 @@ from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, is_pytree, pytree, static
 
 Shape = tuple[int, ...]
-METHODS = "DPS takes any differentiable operator"  # what an operator that is not linear is told
+METHODS = "DPS takes any differentiable operator, as DAPS, PnPDM, REDDiff, SITCOM and FastDIPS do"  # what an operator that is not linear is told
 
 
 class Operator(ABC):
@@ -130,10 +130,17 @@ class Linear(Operator):
         Raises:
             TypeError: where A has no spectral or diagonal form.
         """
+        if self.pixelwise:  # a diagonal, of which A1 is all
+            return function(self(jnp.ones_like(x)) ** 2) * x
         raise TypeError(
             f"operator: {self.name} has no spectral or diagonal form, which this method needs, as "
-            "Blur, Mask, Crop, Downsample and Grey have: DiffPIR takes any linear operator"
+            "Blur, Mask, Crop, Downsample, Grey and Demosaic have: DiffPIR takes any linear operator"
         )
+
+    def _spectral_of_isometry(self, function, x):
+        """f(1)·AᵀAx + f(0)·(x − AᵀAx), where AAᵀ = I."""
+        seen, one = self.adjoint(self(x)), jnp.ones((), x.dtype)
+        return function(one) * seen + function(0 * one) * (x - seen)
 
     def factors(self, dtype) -> "tuple[Linear | None, Any]":
         """(P, K) with A = P F⁻¹ diag(K) F: what follows a circular filter, and its response.
@@ -212,6 +219,11 @@ class LinearCompose(Linear):
             s2 = jnp.asarray(self.inner.scale, x.dtype) ** 2
             return self.outer.spectral(lambda e: function(s2 * e), x)
         return super().spectral(function, x)
+
+    @property
+    def pixelwise(self) -> bool:
+        """Where both are."""
+        return self.outer.pixelwise and self.inner.pixelwise
 
     @property
     def name(self) -> str:

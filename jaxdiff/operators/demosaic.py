@@ -60,6 +60,10 @@ class Demosaic(Linear):
         """A⁺y = Aᵀy."""
         return self.adjoint(y)
 
+    def spectral(self, function, x) -> jax.Array:
+        """f(1)·AᵀAx + f(0)·(x − AᵀAx)."""
+        return self._spectral_of_isometry(function, x)
+
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = Aᵀ residual/(r² + s²)."""
         return self.adjoint(residual) / (r2 + s2)

@@ -158,8 +158,6 @@ class Restorer(Sampler):
         batch = self._batch()
         if self.requires_linear:
             check_linear(self.operator, self._image_shape)
-        if self.requires_spectral:
-            check_spectral(self.operator, self._image_shape)
         if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
             raise ValueError(
                 f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
@@ -169,6 +167,8 @@ class Restorer(Sampler):
         gaussian = self.requires_linear or isinstance(self.noise, Gaussian)
         one = Observation(first(self.operator), self.y, self.noise)
         sigma = one.whitened().sigma if gaussian else 0
+        if self.requires_spectral:
+            check_spectral(one.whitened().operator, self._image_shape)
         check_scale(self.operator, self.y, sigma, self._image_shape)
 
     def _check_noise(self):
