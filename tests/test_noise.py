@@ -109,6 +109,7 @@ def test_draws_have_its_mean_and_variance_and_residuals_one_deviation(name, x64)
 
 
 def test_keeps_dtype_and_does_not_retrace(row):
+    """Also numpy's float64, of which no array is made where JAX has none."""
     noise, traces = row[0], []
 
     @jax.jit
@@ -119,6 +120,8 @@ def test_keeps_dtype_and_does_not_retrace(row):
 
     with jax.enable_x64(False):
         y, mean = (np.full(SHAPE, v, "f") for v in (0.4, 0.5))
+        jax.eval_shape(lambda: everything.__wrapped__(noise, y, mean.astype(np.float64)))
+        traces.clear()
         found = jax.eval_shape(everything, noise, y, mean)
         assert {a.dtype for a in found} == {np.dtype("float32")}
         jax.eval_shape(everything, jax.tree.map(lambda leaf: 2 * leaf, noise), y, mean)
