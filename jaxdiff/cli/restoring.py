@@ -21,6 +21,7 @@ from jaxdiff.cli.options import (
 )
 from jaxdiff.cli.tables import restoration
 from jaxdiff.cli.terminal import cache_compiled_programs, error, progress, say, show
+from jaxdiff.commands.recipes import NOISES, OPERATORS, usage
 from jaxdiff.samplers.presets import NAMES
 from jaxdiff.util import hosts
 from jaxdiff.util.names import printable
@@ -56,8 +57,8 @@ def restore(
     operator: Annotated[
         str | None,
         typer.Option(
-            help="Another camera than a blur: mask:FILE.png (white is known), mask:0.3,SEED, "
-            "downsample:4 (or 4,bicubic), crop:8, grey, blur:KERNEL, or A@B, A after B.",
+            help=f"The camera: {usage(OPERATORS)}; or A@B, A after B. A KERNEL is as of --kernel, a "
+            "FILE white where pixels are known, KEPT the share of them; ANGLES are how many.",
             show_default="the blur of --kernel",
         ),
     ] = None,
@@ -69,6 +70,12 @@ def restore(
             show_default="10/255 with --degrade, else auto",
         ),
     ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help=f"The noise in place of --sigma: {usage(NOISES)}.", show_default="of --sigma"
+        ),
+    ] = None,
     degrade: Annotated[
         bool,
         typer.Option("--degrade", help="The images are clean: blur them first, and score."),
@@ -77,7 +84,8 @@ def restore(
         str | None,
         typer.Option(
             help=f"One of {', '.join(NAMES)}.",
-            show_default="spectral where the prior has been calibrated, else pigdm-paper",
+            show_default="spectral where the prior has been calibrated, else pigdm-paper; dps for cameras "
+            "that are not linear and noises that are not Gaussian",
         ),
     ] = None,
     scale: Annotated[
@@ -137,9 +145,15 @@ def restore(
     degrade = degrade or images is None
     if operator is None:
         operator = f"blur:{kernel}" if kernel else "blur:motion:9,0" if degrade else None
+    if noise is not None and sigma is not None:
+        raise ValueError("--noise: name either it or --sigma, which means --noise gaussian:SIGMA")
+    gaussian = sigma or ("10/255" if degrade else "auto")
+    if noise is not None and noise.startswith("gaussian:"):
+        gaussian, noise = noise.removeprefix("gaussian:"), None
     settings = Settings(
         operator=operator,
-        sigma=parse_sigma(sigma or ("10/255" if degrade else "auto")),
+        sigma=parse_sigma(gaussian) if noise is None else None,
+        noise=noise,
         degrade=degrade,
         sampler=sampler,
         scale=scale,

@@ -70,3 +70,8 @@ class SpaceVaryingBlur(Linear):
         spread = jnp.conj(transfer(self.kernels, y.dtype)) * spectrum
         seen = jnp.fft.irfft2(spread, s=self.shape, axes=AXES)
         return (jnp.asarray(self.weights, y.dtype)[..., None] * seen).sum(-4)
+
+    def near(self, dtype):
+        """The filter of the mean kernel."""
+        share = jnp.asarray(self.weights, dtype).mean((-2, -1))
+        return None, jnp.einsum("n,nhwc->hwc", share, transfer(self.kernels, dtype))

@@ -160,8 +160,6 @@ class Restorer(Sampler):
             check_linear(self.operator, self._image_shape)
         if self.linear_decode:
             _ = self.denoiser.decode.linear  # which a prior of latents has not
-        if self.requires_spectral:
-            check_spectral(self.operator, self._image_shape)
         if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
             raise ValueError(
                 f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
@@ -171,6 +169,8 @@ class Restorer(Sampler):
         gaussian = self.requires_linear or isinstance(self.noise, Gaussian)
         one = Observation(first(self.operator), self.y, self.noise)
         sigma = one.whitened().sigma if gaussian else 0
+        if self.requires_spectral:
+            check_spectral(one.whitened().operator, self._image_shape)
         check_scale(self.operator, self.y, sigma, self._image_shape)
 
     @property
