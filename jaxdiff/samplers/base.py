@@ -192,15 +192,15 @@ class Restorer(Sampler):
 
 
 def as_scale(name: str):
-    """A converter: a finite number ≥ 0 in float64, an array so that another does not recompile."""
+    """A converter: a number from 0 to 1e6 in float64, an array so that another does not recompile."""
 
     def convert(value):
         if isinstance(value, jax.core.Tracer):
             return value
         array = np.asarray(value)
-        ok = array.shape == () and array.dtype.kind in "fiu" and 0 <= float(array) < math.inf
+        ok = array.shape == () and array.dtype.kind in "fiu" and 0 <= float(array) <= 1e6
         if not ok:
-            raise ValueError(f"{name}: expected a finite number ≥ 0, got {value!r}")
+            raise ValueError(f"{name}: expected a number from 0 to 1e6, got {value!r}")
         return array.astype(np.float64)
 
     return convert
