@@ -6,6 +6,7 @@ posterior's. y is the measurement less A(1/2), the transform orthonormal.
 """
 
 import operator
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -39,10 +40,13 @@ class Problem(NamedTuple):
 
 
 def coefficients(sampler: str, problem: Problem, c: jd.Steps):
-    """(f, g, w) of one step of "pigdm", "pigdm-paper", "spectral" or "spectral-mean".
+    """(f, g, w) of one step of a posterior sampler, with its defaults.
 
-    Or, with g = 0, of what samples the prior: "ddpm", "ddpm-covariance" or "ddim".
+    Or, with g = 0, of what samples the prior: "ddpm", "ddpm-covariance" or "ddim". MMPS is taken with
+    as many conjugate gradients as it needs.
     """
+    if sampler in REPLACING:
+        return REPLACING[sampler](problem, c)
     s, a, k = problem.prior.spectrum, c.alphas_cumprod, problem.k
     d = np.sqrt(a) * s / (a * s + 1 - a)
     ddpm = c.x0_coef * d + c.xt_coef
@@ -65,6 +69,74 @@ def coefficients(sampler: str, problem: Problem, c: jd.Steps):
     g = c.x0_coef * np.conj(k) / 2 * gain
     drawn = c.x0_coef**2 * problem.sigma**2 * gain if sampler == "spectral" else 0
     return ddpm - g * k * d / 2, g, np.sqrt(drawn + c.posterior_variance + 0 * s)
+
+
+def _given_x0(problem: Problem, c: jd.Steps, gain, share=None):
+    """(f, g, w) of `move` to x₀ = x̂₀ + gain·(y − Kx̂₀), K of states."""
+    k, a, following = problem.k / 2, c.alphas_cumprod, c.alphas_cumprod_prev
+    d = np.sqrt(a) * problem.prior.spectrum / (a * problem.prior.spectrum + 1 - a)
+    kept, fresh = c.xt_coef, c.noise_coef
+    if share is not None:
+        kept = np.sqrt((1 - following) / (1 - a) * (1 - share))
+        fresh = np.sqrt((1 - following) * share)
+    to_x0 = np.sqrt(following) - kept * np.sqrt(a)
+    return to_x0 * (d - gain * k * d) + kept, to_x0 * gain, np.full(k.shape, fresh)
+
+
+def _diffpir(problem: Problem, c: jd.Steps):
+    """λ = 1, ζ = 0.1."""
+    k, v = problem.k / 2, (1 - c.alphas_cumprod) / c.alphas_cumprod
+    return _given_x0(problem, c, v * k.conj() / (v * np.abs(k) ** 2 + problem.sigma**2), 0.1)
+
+
+def _covariance(problem: Problem, c: jd.Steps):
+    """Of x₀ given x_t."""
+    s, a = problem.prior.spectrum, c.alphas_cumprod
+    return s * (1 - a) / (a * s + 1 - a)
+
+
+def _mmps(problem: Problem, c: jd.Steps):
+    k, p = problem.k / 2, _covariance(problem, c)
+    return _given_x0(problem, c, p * k.conj() / (p * np.abs(k) ** 2 + problem.sigma**2))
+
+
+def _tmpd(problem: Problem, c: jd.Steps):
+    """The rows of AΣAᵀ all sum to what it makes of a constant."""
+    k, p = problem.k / 2, _covariance(problem, c)
+    rows = np.abs(k[0, 0]) ** 2 * p[0, 0]
+    return _given_x0(problem, c, p * k.conj() / (rows + problem.sigma**2))
+
+
+def _spectral_form(sampler: str, problem: Problem, c: jd.Steps, eta=0.85):
+    """DDRM (η_b = 1) and DDNM+, which treat each singular value by its own noise."""
+    k, a, following = problem.k / 2, c.alphas_cumprod, c.alphas_cumprod_prev
+    s, e = np.abs(k), np.sqrt((1 - following) / following)
+    d = np.sqrt(a) * problem.prior.spectrum / (a * problem.prior.spectrum + 1 - a)
+    eps = (1 - np.sqrt(a) * d) / np.sqrt(1 - a)
+    zero = s <= s.max() * 1e-12
+    at_y = problem.sigma / np.where(zero, 1, s)  # y's noise, along x₀
+    own = np.sqrt(1 - eta**2) * e
+    if sampler == "ddrm":
+        sees = e >= at_y
+        toward = np.where(sees, 1, own / at_y)
+        fresh = np.where(sees, np.sqrt(np.maximum(e**2 - at_y**2, 0)), eta * e)
+        own = np.where(zero, own, 0)
+    else:
+        sees = eta * e >= at_y
+        toward = np.where(sees, 1, eta * e / at_y)
+        fresh = np.where(sees, np.sqrt(np.maximum((eta * e) ** 2 - at_y**2, 0)), 0)
+    toward, fresh = np.where(zero, 0, toward), np.where(zero, eta * e, fresh)
+    f, g = (1 - toward) * d + own * eps, toward / np.where(zero, 1, k)
+    return np.sqrt(following) * f, np.sqrt(following) * g, np.sqrt(following) * fresh
+
+
+REPLACING = {
+    "diffpir": _diffpir,
+    "mmps": _mmps,
+    "tmpd": _tmpd,
+    "ddrm": partial(_spectral_form, "ddrm"),
+    "ddnm": partial(_spectral_form, "ddnm"),
+}
 
 
 def law(sampler: str, problem: Problem, steps: jd.Steps):
@@ -105,7 +177,7 @@ def example(size: int = 32, sigma: float = 10 / 255) -> Problem:
     f = np.fft.fftfreq(size)
     spectrum = 0.05 / (1 + 400 * (f[:, None] ** 2 + f[None] ** 2))
     prior = jd.priors.Gaussian(spectrum, jd.Schedule.from_config())
-    blur = jd.operators.Blur(jd.data.motion_kernel(9, seed=0), (size, size))
+    blur = jd.operators.Blur(jd.data.motion_kernel(min(9, size - 1), seed=0), (size, size))
     rng = np.random.default_rng(0)
     white = np.fft.fft2(rng.standard_normal((size, size)))
     x = (np.fft.ifft2(np.sqrt(spectrum) * white).real[..., None] + 1) / 2

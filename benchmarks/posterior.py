@@ -28,11 +28,12 @@ import jaxdiff as jd
 from benchmarks import affine, with_azula
 from jaxdiff import data, metrics
 from jaxdiff.commands.cameras import operator as named_operator
+from jaxdiff.plot import LABELS
 from jaxdiff.samplers import jacobian
-from jaxdiff.samplers.presets import NAMES, preset
+from jaxdiff.samplers.presets import COURSE, preset
 from jaxdiff.util.files import replace_file, write_csv
 
-LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm")
+LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm", *affine.REPLACING)
 COUNTS = (5, 10, 20, 50, 100, 1000)
 # Of "spectral-jacobian", whose gradients count: steps by evaluations.
 WITH_GRADIENTS = {5: 4, 10: 9, 20: 17, 50: 42, 100: 83}
@@ -77,7 +78,7 @@ def grid(quick: bool) -> list[Cell]:
         ]
     main = [
         (name, WITH_GRADIENTS[t] if name == "spectral-jacobian" else t)
-        for name in (*NAMES, "spectral-mean")
+        for name in (*COURSE, "spectral-mean")
         for t in COUNTS[:-1]
     ]
     cells = [Cell(CAMERAS[0], 10, name, t) for name, t in main]
@@ -143,7 +144,7 @@ def drawing(cell: Cell, operator, sigma, y, sampler, denoiser) -> Callable:
             return with_azula.mmps(network, *given, draws, seed), 0
 
         return by_azula
-    steps = denoiser.schedule.steps(cell.evaluations)
+    steps = sampler.steps(cell.evaluations)
 
     def ours(draws, seed):
         key = jax.random.key(seed)
@@ -268,15 +269,15 @@ def faces_table(rows: list[dict], draws: int) -> str:
 
 def plot(rows: list[dict], draws: int) -> Figure:
     """Posterior mean's PSNR and calibration against evaluations, for the first row's camera."""
-    figure = Figure((10, 3.8), layout="constrained")
+    figure = Figure((11, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     rows = [r for r in rows if all(r[k] == rows[0][k] for k in ("camera", "sigma"))]
     for name in dict.fromkeys(r["sampler"] for r in rows):
         own = sorted((r for r in rows if r["sampler"] == name), key=lambda r: int(r["evaluations"]))
         x = [evaluations(r) for r in own]
-        left.plot(x, [float(r["psnr_mean"]) for r in own], "o-", label=name)
-        right.plot(x, [float(r["error_over_spread"]) for r in own], "o-", label=name)
+        left.plot(x, [float(r["psnr_mean"]) for r in own], "o-", label=LABELS.get(name, name))
+        right.plot(x, [float(r["error_over_spread"]) for r in own], "o-")
     best = max(float(r["psnr_mean"]) for r in rows)
     left.set_ylim(best - 8, best + 0.5)  # of the others it is enough to know that they are below
     left.set_ylabel(f"PSNR of the mean of {draws} draws, dB")
@@ -288,7 +289,7 @@ def plot(rows: list[dict], draws: int) -> Figure:
         axis.set_xscale("log")
         axis.set_xticks([5, 10, 20, 50, 100, 1000], ["5", "10", "20", "50", "100", "1000"])
         axis.set_xlabel("network evaluations a draw")
-    left.legend(fontsize=8)
+    figure.legend(loc="outside right center", fontsize=8)
     return figure
 
 

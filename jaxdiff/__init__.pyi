@@ -1,12 +1,31 @@
 from . import data, metrics, noise, operators, plot, priors, samplers, schedules
 from .checkpoints.diffusers import load, save
+from .checkpoints.hub import push
 from .covariance import SpectralCovariance
 from .denoiser import Denoiser, Prediction, Prior
 from .nn.config import UNet2DConfig
 from .nn.unet import UNet2D
 from .observation import Observation
 from .restoration import Restoration, restore
-from .samplers import DDIM, DDPM, DPS, PiGDM, SpectralPosterior
+from .samplers import (
+    DAPS,
+    DDIM,
+    DDNM,
+    DDPM,
+    DDRM,
+    DPS,
+    MMPS,
+    SITCOM,
+    TDS,
+    TMPD,
+    DiffPIR,
+    FastDIPS,
+    PiGDM,
+    PnPDM,
+    REDDiff,
+    RePaint,
+    SpectralPosterior,
+)
 from .sampling import sample
 from .schedules import Level, Schedule, ScheduleConfig, Steps
 from .util.pytree import pytree, static
@@ -15,15 +34,27 @@ from .wiener_filter import wiener
 __version__: str
 
 __all__ = [
+    "DAPS",
     "DDIM",
+    "DDNM",
     "DDPM",
+    "DDRM",
     "DPS",
+    "MMPS",
+    "SITCOM",
+    "TDS",
+    "TMPD",
     "Denoiser",
+    "DiffPIR",
+    "FastDIPS",
     "Level",
     "Observation",
     "PiGDM",
+    "PnPDM",
     "Prediction",
     "Prior",
+    "REDDiff",
+    "RePaint",
     "Restoration",
     "Schedule",
     "ScheduleConfig",
@@ -39,6 +70,7 @@ __all__ = [
     "operators",
     "plot",
     "priors",
+    "push",
     "pytree",
     "restore",
     "sample",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.noise import Gaussian, Noise
-from jaxdiff.operators import Operator, Stack
+from jaxdiff.operators import Diagonal, Operator, Stack
 from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import concrete, pytree
 
@@ -43,6 +43,17 @@ class Observation:
         """Of x where this is of decode(x)."""
         return Observation(self.operator @ decode, self.y, self.noise)
 
+    def whitened(self) -> "Observation":
+        """The same of one σ everywhere: (c/σ)·y = (c/σ)·A(x) + c·n where Gaussian noise differs by pixel.
+
+        What a method needs of a linear A and a number σ, it asks of this one.
+        """
+        if not (isinstance(self.noise, Gaussian) and self.noise.per_pixel):
+            return self
+        weights, sigma = self.noise.whitening()
+        y = jnp.asarray(weights, self.y.dtype) * self.operator.project(jnp.asarray(self.y))
+        return Observation(Diagonal(weights) @ self.operator, y, Gaussian(sigma))
+
     def residual(self, x) -> jax.Array:
         """y − A(x), of one deviation everywhere up to a common factor."""
         mean = self.operator(x)
@@ -57,9 +68,13 @@ class Observation:
         return self.noise.log_prob(self.operator.project(jnp.asarray(self.y, mean.dtype)), mean)
 
     def solve(self, residual, r2) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Aᵀ(r²AAᵀ + σ²I)⁻¹ residual of a linear A and Gaussian noise, and how the solver ended."""
-        sigma = jnp.asarray(jnp.where(self.sigma == 0, SIGMA_ZERO, self.sigma), residual.dtype)
-        return self.operator.linear.solve_with_report(residual, r2, sigma**2)
+        """Aᵀ(r²AAᵀ + σ²I)⁻¹ residual of a linear A and Gaussian noise, and how the solver ended.
+
+        Where σ differs by pixel, A and the residual are those of `whitened`.
+        """
+        seen = self.whitened()
+        sigma = jnp.asarray(jnp.where(seen.sigma == 0, SIGMA_ZERO, seen.sigma), residual.dtype)
+        return seen.operator.linear.solve_with_report(residual, r2, sigma**2)
 
     def prox(self, x, variance) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The maximum of log p(y | z) − ‖z − x‖²/(2·variance) over z, of a linear A and Gaussian noise.
@@ -69,18 +84,34 @@ class Observation:
         step, report = self.solve(self.residual(x), variance)
         return x + variance * step, report
 
+    def draw(self, key, x, variance) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """z of the density p(y | z)·N(z; x, variance·I), of a linear A and Gaussian noise.
+
+        By Matheron's rule: z' = x + √variance·n moved as `prox` moves it, but toward y − σ·n'.
+        """
+        first, second = jax.random.split(key)
+        z = x + jnp.sqrt(variance) * jax.random.normal(first, x.shape, x.dtype)
+        missed = self.residual(z)
+        noise = jax.random.normal(second, missed.shape, missed.dtype)
+        noise = self.operator.project(jnp.asarray(self.sigma, x.dtype) * noise)
+        step, report = self.solve(missed - noise, variance)
+        return z + variance * step, report
+
     @property
     def sigma(self):
         """σ of Gaussian noise.
 
         Raises:
             TypeError: for another noise, with the methods that do take it.
+            ValueError: for a σ that differs by pixel, which `whitened` has no more.
         """
         if not isinstance(self.noise, Gaussian):
             raise TypeError(
                 f"sigma: this method needs Gaussian noise, got {type(self.noise).__name__}: DPS "
                 "takes any jd.noise"
             )
+        if self.noise.per_pixel:
+            raise ValueError("sigma: differs by pixel: ask the whitened observation")
         return self.noise.sigma
 
 
@@ -117,6 +148,12 @@ def check_linear(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
         for name, got, expected in (("a + b", one(a + b), ya + yb), ("2a", one(2 * a), 2 * ya)):
             if not float(jnp.abs(got - expected).max()) <= tolerance:
                 raise ValueError(f"operator: {one.name} is not linear: A({name}) differs")
+
+
+def check_spectral(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
+    """Raises TypeError for an operator that has no spectral or diagonal form."""
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    jax.eval_shape(lambda x: first(operator).linear.spectral(jnp.sqrt, x), image)
 
 
 def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 """Figures, drawn without pyplot: no window, no backend, no global state."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,15 +10,37 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.axes_grid1 import ImageGrid
 
-from jaxdiff import metrics
+from jaxdiff import metrics, operators
+from jaxdiff.operators.base import LinearCompose
 from jaxdiff.schedules.ddpm import Schedule
 
 Panel = tuple[str, np.ndarray]
 
+LABELS = {  # samplers as people say them
+    "spectral": "spectral",
+    "spectral-jacobian": "spectral, Jacobian",
+    "spectral-mean": "spectral, no draw",
+    "pigdm": "ΠGDM, course",
+    "pigdm-paper": "ΠGDM, paper",
+    "dps": "DPS, fixed",
+    "dps-adaptive": "DPS, adaptive",
+    "azula-mmps-1": "azula's MMPS, 1 iteration",
+    "azula-mmps-3": "azula's MMPS, 3 iterations",
+}
+_DPI = 100
+_PANEL = 180  # the least pixels of a panel's longer side
+_GAP = 8
+_EXACT: dict[str, Any] = {"interpolation": "nearest", "aspect": "equal"}
+
 
 def comparison(panels: Sequence[Panel], std: np.ndarray | None = None, columns: int = 5) -> Figure:
     """Pictures side by side, titled, and after them the posterior's standard deviation.
+
+    A pixel of an image is a square of whole pixels of the figure; of images of several sizes each
+    has its own factor. No row but the last is shorter, and that one as little as can be.
 
     Args:
         panels: (title, image [H, W, C] in [0, 1]) pairs.
@@ -27,25 +50,64 @@ def comparison(panels: Sequence[Panel], std: np.ndarray | None = None, columns: 
 
     Returns:
         a matplotlib figure; `figure.savefig(path)` writes it.
+
+    Raises:
+        ValueError: where there is nothing to draw.
     """
-    count = len(panels) + (std is not None)
-    columns = min(count, columns)
-    figure, axes = _figure(math.ceil(count / columns), columns, 2.3, 2.65)
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, (title, image) in zip(axes, panels):
-        image = np.clip(np.asarray(image), 0, 1)
-        axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_title(title, fontsize=9)
-    if std is not None:
-        axis = axes[count - 1]
-        deviation = np.asarray(std).mean(-1) * 255
+    images = [np.clip(np.asarray(image), 0, 1) for _, image in panels]
+    deviation = None if std is None else np.asarray(std).mean(-1) * 255
+    sheets = images if deviation is None else [*images, deviation]
+    if not sheets:
+        raise ValueError("panels: expected at least one picture")
+    size = np.max([sheet.shape[:2] for sheet in sheets], 0)
+    height, width = size * math.ceil(_PANEL / size.max())
+    titles = [_wrapped(title, width) for title, _ in panels]
+    titles += [] if std is None else ["standard deviation\n(units of 1/255)"]
+    lines = max(title.count("\n") + 1 for title in titles)
+
+    columns = _columns(len(sheets), columns)
+    figure, axes = _image_grid(len(sheets), columns, (height, width), 8 + 14 * lines)
+    for axis, image in zip(axes, images):
+        axis.imshow(_magnified(image, (height, width)), cmap="gray", vmin=0, vmax=1, **_EXACT)
+    if deviation is not None:
         # A scale that a few pixels at the border do not set.
         top = float(np.quantile(deviation, 0.995)) or 1.0
-        drawn = axis.imshow(deviation, cmap="magma", vmin=0, vmax=top)
-        axis.set_title("standard deviation\n(units of 1/255)", fontsize=9)
-        figure.colorbar(drawn, ax=axis, fraction=0.046, pad=0.03).ax.tick_params(labelsize=7)
+        axis = axes[len(images)]
+        shown = _magnified(deviation, (height, width), np.nan)
+        drawn = axis.imshow(shown, cmap="magma", vmin=0, vmax=top, **_EXACT)
+        bar = figure.colorbar(drawn, cax=axis.inset_axes((1.04, 0, 0.05, 1)))
+        bar.locator = MaxNLocator(5, integer=True)
+        bar.ax.tick_params(labelsize=7)
+    for axis, title in zip(axes, titles):  # whose first lines stand at one height
+        axis.set_title(title + "\n" * (lines - 1 - title.count("\n")), fontsize=8, pad=4)
     return figure
+
+
+def degraded(operator: Any, y: Any, sigma: float | None = None) -> Panel:
+    """A measurement that says what was done to it.
+
+    Args:
+        sigma: the noise's standard deviation in image units, where it should be said.
+
+    Example:
+        >>> from jaxdiff.operators import Downsample
+        >>> degraded(Downsample(4), np.ones((16, 16, 3)), 10 / 255)[0]
+        'degraded: ×4 smaller, σ = 10/255'
+    """
+    words = [*_words(operator), *([] if not sigma else [f"σ = {255 * float(sigma):.3g}/255"])]
+    return f"degraded: {', '.join(words)}", np.asarray(y)
+
+
+def _words(operator) -> list[str]:
+    """What an operator does, in the order in which it does it."""
+    match operator:
+        case operators.Compose() | LinearCompose():
+            return [*_words(operator.inner), *_words(operator.outer)]
+        case operators.Mask():
+            return [f"{1 - float(np.mean(operator.mask)):.0%} missing"]
+        case operators.Downsample():
+            return [f"×{operator.factor} smaller"]
+    return [type(operator).__name__.lower()]
 
 
 def scored(title: str, image, truth) -> Panel:
@@ -183,12 +245,13 @@ def evaluations(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 [cell["steps"] for cell in selected],
                 [cell[key] for cell in selected],
                 [cell[f"{key}_se"] for cell in selected],
-                marker="o", markersize=4, capsize=3, label=name,
+                marker="o", markersize=4, capsize=3, label=LABELS.get(name, name),
             )  # fmt: skip
         for floor, style in (("degraded", ":"), ("wiener", "--")):
             if key == "psnr":
                 mean = float(np.mean([row[f"psnr_{floor}"] for row in rows]))
-                axis.axhline(mean, color="grey", linestyle=style, linewidth=1, label=floor)
+                label = {"wiener": "Wiener filter"}.get(floor, floor)
+                axis.axhline(mean, color="grey", linestyle=style, linewidth=1, label=label)
         axis.set_xscale("log")
         axis.set_xticks(ticks, [str(t) for t in ticks])
         axis.minorticks_off()
@@ -196,7 +259,8 @@ def evaluations(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axis.set_ylabel(unit)
     count = len({row["image"] for row in rows})
     figure.suptitle(f"one draw of each of {count} images, mean ± standard error", fontsize=10)
-    axes[0].legend(fontsize=8)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", fontsize=8)
     return figure
 
 
@@ -211,6 +275,49 @@ def grid(images: np.ndarray, gap: int = 2) -> np.ndarray:
         top, left = i // columns * (h + gap), i % columns * (w + gap)
         sheet[top : top + h, left : left + w] = image
     return sheet
+
+
+def _columns(count: int, most: int) -> int:
+    """How many pictures a row: of the widest half, those that leave the fewest places empty."""
+    most = min(count, most)
+    return min(range(-(-most // 2), most + 1), key=lambda columns: (-count % columns, -columns))
+
+
+def _image_grid(
+    count: int, columns: int, panel: tuple[int, int], title: int
+) -> tuple[Figure, list[Axes]]:
+    """Axes of `panel` (height, width) pixels each, with room for titles and, at the right, a bar."""
+    rows = math.ceil(count / columns)
+    height, width = (int(n) for n in panel)
+    wide = columns * (width + _GAP) - _GAP
+    high = rows * (height + title) - title
+    whole = np.array([wide + 2 * _GAP + 40, high + _GAP + title])
+    figure = Figure(figsize=tuple(whole / _DPI), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    place = (_GAP / whole[0], _GAP / whole[1], wide / whole[0], high / whole[1])
+    axes = ImageGrid(
+        figure, place, (rows, columns), axes_pad=(_GAP / _DPI, title / _DPI), share_all=False
+    )  # fmt: skip
+    for axis in axes:
+        axis.set_axis_off()
+    return figure, list(axes)
+
+
+def _magnified(image: np.ndarray, panel: Sequence[int], empty: float = 1.0) -> np.ndarray:
+    """The image, each pixel a square of whole pixels, in the middle of an empty panel."""
+    height, width = image.shape[:2]
+    factor = max(1, min(panel[0] // height, panel[1] // width))
+    large = image.repeat(factor, 0).repeat(factor, 1)
+    sheet = np.full((*panel, *image.shape[2:]), empty, large.dtype)
+    top, left = (int(p - n) // 2 for p, n in zip(panel, large.shape))
+    sheet[top : top + large.shape[0], left : left + large.shape[1]] = large
+    return sheet
+
+
+def _wrapped(title: str, width: int) -> str:
+    """A title in lines that are no wider than its panel."""
+    characters = max(8, int(width) // 5)
+    return "\n".join(textwrap.fill(line, characters) for line in title.split("\n"))
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

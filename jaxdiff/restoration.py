@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxdiff.checkpoints.diffusers import load
 from jaxdiff.covariance import SpectralCovariance
@@ -11,6 +12,7 @@ from jaxdiff.denoiser import Denoiser, Prior, as_prior
 from jaxdiff.noise import Gaussian, Noise
 from jaxdiff.observation import first
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
+from jaxdiff.priors.tiled import of_size
 from jaxdiff.samplers.base import Covariance
 from jaxdiff.samplers.presets import preset
 from jaxdiff.sampling import sample
@@ -46,7 +48,7 @@ def restore(
     key: jax.Array | None = None,
     **options: Any,
 ) -> Restoration:
-    """Draw images that a measurement y = A(x) + noise could be of.
+    """Draw images that a measurement y = A(x) + noise could be of, at the measurement's own size.
 
     Args:
         y: the measurement in image units [0, 1], or a batch of them [B, ...].
@@ -77,12 +79,13 @@ def restore(
     denoiser, table = _prior(prior)
     covariance = table if covariance is None else covariance
     operator = as_operators(operator)
+    denoiser = of_size(denoiser, _image_size(operator, y, denoiser))
     name = sampler or default_sampler(operator, sigma, covariance)
     chosen = preset(name)
     count = steps or chosen.steps
     method = chosen.sampler(denoiser, operator, y, sigma, scale, covariance)
     key = jax.random.key(0) if key is None else key
-    found: Any = sample(method, denoiser.schedule.steps(count), key=key, n=n, **options)
+    found: Any = sample(method, method.steps(count), key=key, n=n, **options)
     draws, kept = found if options.get("keep") is not None else (found, None)
     std = draws.std(-4, ddof=1) if n > 1 else None
     return Restoration(draws, draws.mean(-4), std, name, count, kept)
@@ -96,6 +99,19 @@ def default_sampler(
     if not (gaussian and isinstance(first(operator), Linear)):
         return "dps"
     return "pigdm-paper" if covariance is None else "spectral"
+
+
+def _image_size(operator: Operator | Stack, y, prior: Prior) -> tuple[int, int]:
+    """(H, W) of the images: the operator's own, or by y's shape, or else the prior's."""
+    one, measured = first(operator), np.shape(y)[-3:]
+    if one.shape is not None:
+        return one.shape
+    image = jax.ShapeDtypeStruct(one.input_shape(measured), np.float32)
+    try:
+        known = jax.eval_shape(one, image).shape == measured
+    except (TypeError, ValueError):
+        known = False
+    return image.shape[:2] if known or prior.shape is None else prior.shape[:2]
 
 
 def _prior(prior) -> tuple[Prior, SpectralCovariance | None]:

@@ -165,38 +165,39 @@ def _trajectory(sampler, steps, scale, samples, segment, bar, shape, dtype, keep
             jax.block_until_ready(x)
         bar.update(total)
         return x, kept
-    x, pieces = _begin(scale, samples, shape, dtype), []
+    x, pieces = _begin(sampler, scale, samples, shape, dtype), []
     for start in range(0, total, segment):
         piece = jax.tree.map(operator.itemgetter(slice(start, start + segment)), steps)
-        x, kept = _run_piece(sampler, piece, np.int32(start), samples, x, keep, sharding)
+        x, kept = _run_piece(sampler, piece, np.int32(start), samples, x, *static)
         pieces.append(kept)
         jax.block_until_ready(x)
         bar.update(segment)
-    return sampler.denoiser.image(x), jax.tree.map(lambda *k: jnp.concatenate(k), *pieces)
+    return _images(sampler, x), jax.tree.map(lambda *k: jnp.concatenate(k), *pieces)
 
 
 @partial(jit, static=("shape", "dtype", "keep", "sharding"))
 def _run_trajectory(sampler, steps, scale, samples, shape, dtype, keep, sharding):
     def run(sampler, steps, scale, samples):
-        x = _initial(scale, samples, shape, dtype)
-        x, kept = _scan(sampler, steps, 0, samples, x, keep)
-        return sampler.denoiser.image(x), kept
+        x = _initial(sampler, scale, samples, shape, dtype)
+        x, kept = _scan(sampler, steps, 0, samples, x, shape, dtype, keep)
+        return jax.vmap(sampler.image)(x), kept
 
     return _on_devices(run, sharding, 3, 1)(sampler, steps, scale, samples)
 
 
-@partial(jit, static=("keep", "sharding"))
-def _run_piece(sampler, steps, start, samples, x, keep, sharding):
-    run = partial(_scan, keep=keep)
+@partial(jit, static=("shape", "dtype", "keep", "sharding"))
+def _run_piece(sampler, steps, start, samples, x, shape, dtype, keep, sharding):
+    run = partial(_scan, shape=shape, dtype=dtype, keep=keep)
     return _on_devices(run, sharding, 3, 2)(sampler, steps, start, samples, x)
 
 
-def _scan(sampler, steps, start, samples, x, keep):
+def _scan(sampler, steps, start, samples, x, shape, dtype, keep):
     """The loop. Nothing in it depends on how many samples there are."""
+    like = jax.ShapeDtypeStruct(shape, dtype)
 
     def one_step(c, i, x, sample):
         key = None if sample.key is None else jax.random.fold_in(sample.key, -1 - i)
-        draws = Draws(_draw(sample, i + 1, x), key)
+        draws = Draws(_draw(sample, i + 1, like), key)
         x, info = replace_leaf(sampler, **sample.per_sample).step(x, c, draws)
         return x, None if keep is None else keep(x, info)
 
@@ -207,13 +208,22 @@ def _scan(sampler, steps, start, samples, x, keep):
     return jax.lax.scan(body, x, (steps, numbers), unroll=choices().unroll)
 
 
-def _initial(scale, samples, shape, dtype):
-    """x_T of every sample: noise alone."""
+def _initial(sampler, scale, samples, shape, dtype):
+    """The first state of every sample, of noise alone."""
     like = jax.ShapeDtypeStruct(shape, dtype)
-    return scale * jax.vmap(lambda sample: _draw(sample, 0, like))(samples)
+
+    def one(sample):
+        return replace_leaf(sampler, **sample.per_sample).begin(scale * _draw(sample, 0, like))
+
+    return jax.vmap(one)(samples)
 
 
 _begin = jit(_initial, static=("shape", "dtype"))
+
+
+@jit
+def _images(sampler, x):
+    return jax.vmap(sampler.image)(x)
 
 
 def _draw(sample: _Samples, i, like):
@@ -278,6 +288,11 @@ def _check(sampler, steps, key, n, batch_size, sharding, precision):
         raise TypeError(
             f"steps: expected schedule.steps(T), got {describe(steps)}"
             + (f": schedule.steps({steps})" if isinstance(steps, int) else "")
+        )
+    if sampler.inner and (steps.inner is None or steps.inner.t.shape[1] != sampler.inner):
+        raise ValueError(
+            f"steps: {type(sampler).__name__} wants {sampler.inner} steps from each level down to the "
+            f"data: sampler.steps({len(steps)}), or schedule.steps({len(steps)}, inner={sampler.inner})"
         )
     if key is not None and not hasattr(key, "dtype"):
         raise TypeError(f"key: expected jax.random.key(seed), got {key!r}")

@@ -9,12 +9,12 @@ from jaxdiff.operators import Blur
 from jaxdiff.util.platform import jit
 
 
-def wiener(y, operator, sigma: float, shape: tuple[int, int, int] | None = None) -> np.ndarray:
+def wiener(y, operator, sigma: float, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """The best linear restoration of images whose power falls as 1/f²: the Wiener filter.
 
     x̂ = m + SAᵀ(ASAᵀ + σ²I)⁻¹(y − A m), with m the mean colour and S = F* diag(c/(f² + f₀²)) F,
     f₀ half a cycle an image and c fitted so that the measurement's variance less σ² is what A
-    leaves of S. In closed form for a `Blur`, per channel; by conjugate gradients for every other
+    leaves of S. In closed form for a circular `Blur`, per channel; by conjugate gradients for every other
     linear operator, with one c and the grey mean. The classical restoration that a prior has to
     beat.
 
@@ -29,7 +29,7 @@ def wiener(y, operator, sigma: float, shape: tuple[int, int, int] | None = None)
         (8, 8, 3)
     """
     y = np.asarray(y, np.float64)
-    if not isinstance(operator, Blur):
+    if not (isinstance(operator, Blur) and operator.circular):
         return _linear_estimate(
             y, operator, max(sigma, 1e-3), shape or operator.input_shape(y.shape)
         )
@@ -57,8 +57,9 @@ def _linear_estimate(y, operator, sigma, shape) -> np.ndarray:
     fy, fx = np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None]
     falling = 1 / (fy**2 + fx**2 + 0.25 / (h * w))
     prior = Stationary(jnp.asarray(falling[..., None, None] * np.eye(channels), jnp.float32))
-    probe = np.random.default_rng(0).standard_normal((8, *shape)).astype(np.float32)
-    left = np.mean([np.square(operator(prior.draw(p))).mean() for p in probe])
+    rng = np.random.default_rng(0)
+    probes = (rng.standard_normal(shape, np.float32) for _ in range(8))
+    left = np.mean([np.square(operator(prior.draw(probe))).mean() for probe in probes])
     signal = max(float(jnp.square(residual).mean()) - sigma**2, 1e-6) / left
     prior = Stationary(signal * prior.matrices)
     return np.clip(mean + np.asarray(_conditioned(operator, prior, residual, sigma**2)), 0, 1)

@@ -8,10 +8,12 @@ import sys
 import warnings
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import scipy.io
 import torch
+import typer
 from diffusers import DDPMScheduler, UNet2DModel
 from filelock import FileLock
 from PIL import Image
@@ -83,6 +85,33 @@ def test_help(run, monkeypatch):
     }.items():
         for default in defaults:
             assert re.search(rf"\[default: [^]]*{re.escape(default)}", shown[command]), default
+
+
+def test_every_option_shows_its_default():
+    """Of every command; a flag is off, an argument or option without a default is required."""
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        context = click.Context(command, info_name=name)
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.is_flag and not option.required:
+                _, text = option.get_help_record(context)
+                assert "[default: " in text, f"{name} {option.name}"
+
+
+NAMES_OF_FILES = (
+    "photo[final].png", "x[/y].png", "[bold]b[/bold].png", "[red]", "a b.png", " a .png", "it's.png",
+    'say "x".png', "-rf.png", "--help", "a,b.png", "a@grey.png", "mask:0.3,0.png", "ünïcödé.png",
+    "写真.png", "😀.png", ":smile:.png", "$HOME.png", "100%.png", "a\\b.png", "{x}.png", "#1;2&3.png",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES_OF_FILES)
+def test_a_name_is_text(name, run, tmp_path):
+    """A file that is not there is named as it is, whatever a terminal would make of its name."""
+    path = Path("folder") / name
+    code, _, err = run("restore", "--degrade", "--", path)
+    assert code == 2 and err == f"error: {path}: no such image or folder\n"
+    code, _, err = run("restore", "--kernel", f"folder/{name}", "--sigma", "0.1", "--", path)
+    assert code == 2 and err.count("\n") == 1 and "Traceback" not in err
 
 
 def test_version(run):
@@ -185,9 +214,18 @@ def test_calibrate(run, tmp_path, tiny):
 def test_sampler_names():
     prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())
     blur, y = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8)), np.zeros((8, 8, 1))
-    made = {n: preset(n).sampler(prior, blur, y, 0.1, covariance=prior.covariance) for n in NAMES}
+    mask = jd.operators.Mask(np.eye(8) < 1)
+    made = {
+        n: preset(n).sampler(
+            prior, mask if n == "repaint" else blur, y, 0.1,
+            covariance=prior.covariance if preset(n).needs_table else None,
+        )
+        for n in NAMES
+    }  # fmt: skip
     assert [type(s).__name__ for s in made.values()] == [
-        *("SpectralPosterior", "SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS")
+        *("SpectralPosterior", "SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS"),
+        *("DiffPIR", "DDRM", "DDNM", "MMPS", "DAPS", "PnPDM", "TMPD", "REDDiff", "SITCOM"),
+        *("FastDIPS", "RePaint", "TDS"),
     ]
     assert [made[n].jacobian for n in ("spectral", "spectral-jacobian")] == [False, True]
     assert (made["pigdm-paper"].variance, made["pigdm"].variance) == ("paper", "course")
@@ -197,7 +235,7 @@ def test_sampler_names():
     with pytest.raises(ValueError, match="scale"):
         preset("spectral").sampler(prior, blur, y, 0.1, 2.0, prior.covariance)
     with pytest.raises(ValueError, match="expected one of spectral"):
-        preset("ddrm").sampler(prior, blur, y, 0.1)
+        preset("ddim").sampler(prior, blur, y, 0.1)
 
 
 def test_memory_and_precision(run, tmp_path, tiny, fast):

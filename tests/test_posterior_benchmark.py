@@ -1,5 +1,7 @@
 """The benchmark of truth: its recursion is the library's scan."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import jaxdiff as jd
 from benchmarks import affine, mixture, posterior
 from jaxdiff import data
+from jaxdiff.samplers.presets import preset
 from jaxdiff.util.pytree import replace_leaf
 
 pytestmark = pytest.mark.usefixtures("hurried")
@@ -33,6 +36,10 @@ def test_recursion_is_the_scan(name, x64):
         )
     elif name == "ddim":
         sampler = jd.DDIM(prior)
+    elif name in affine.REPLACING:
+        sampler = preset(name).sampler(prior, problem.blur, problem.y, problem.sigma)
+        if name == "mmps":
+            sampler = dataclasses.replace(sampler, iterations=60)
     elif name.startswith("ddpm"):
         sampler = jd.DDPM(prior, prior.covariance if "covariance" in name else None)
     else:

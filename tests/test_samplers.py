@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import jaxdiff as jd
+from jaxdiff.denoiser import as_prior
 from jaxdiff.samplers import Draws
 from jaxdiff.util import platform
 from jaxdiff.util.pytree import pytree, replace_leaf
@@ -47,6 +48,7 @@ class Row(NamedTuple):
     linear: bool = True  # takes linear operators, and a sigma
     scaled: bool = False  # has a guidance scale
     draws_more: bool = False  # than z
+    loop: bool = True  # is also taken through what is the loop's own: devices, bars, given noise
 
 
 SAMPLERS = {
@@ -72,10 +74,23 @@ SAMPLERS = {
     "spectral-masked": Row(
         lambda d, a, y: jd.SpectralPosterior(d, KNOWN @ a, y, 0.1, COVARIANCE), draws_more=True
     ),
+    "diffpir": Row(lambda d, a, y: jd.DiffPIR(d, a, y, 0.1), loop=False),
+    "ddrm": Row(lambda d, a, y: jd.DDRM(d, a, y, 0.1), loop=False),
+    "ddnm": Row(lambda d, a, y: jd.DDNM(d, a, y, 0.1), loop=False),
+    "mmps": Row(lambda d, a, y: jd.MMPS(d, a, y, 0.1, 2), loop=False),
+    "daps": Row(lambda d, a, y: jd.DAPS(d, a, y, 0.1, count=3, inner=2), linear=False, loop=False),
+    "pnpdm": Row(lambda d, a, y: jd.PnPDM(d, a, y, 0.1, inner=2), linear=False, loop=False),
+    "tmpd": Row(lambda d, a, y: jd.TMPD(d, a, y, 0.1), loop=False),
+    "reddiff": Row(lambda d, a, y: jd.REDDiff(d, a, y, 0.1), linear=False),
+    "sitcom": Row(lambda d, a, y: jd.SITCOM(d, a, y, 0.1, 3), linear=False, loop=False),
+    "fastdips": Row(lambda d, a, y: jd.FastDIPS(d, a, y, 0.1), linear=False, loop=False),
+    "repaint": Row(lambda d, a, y: jd.RePaint(d, KNOWN, y, 0.1, 2), linear=False, loop=False),
+    "tds": Row(lambda d, a, y: jd.TDS(d, a, y, 0.1, 3), linear=False, draws_more=True),
 }
 RESTORING = [name for name, row in SAMPLERS.items() if row.restores]
 SCALED = [name for name, row in SAMPLERS.items() if row.scaled]
 LINEAR = [name for name in RESTORING if SAMPLERS[name].linear]
+LOOP = [name for name, row in SAMPLERS.items() if row.loop]
 KEY = jax.random.key(0)
 
 
@@ -103,7 +118,7 @@ def make(name, seed=0, blur=3, batch=None, network=False):
 
 @pytest.fixture(scope="module")
 def steps():
-    return jd.Schedule.from_config().steps(6)
+    return jd.Schedule.from_config().steps(6, inner=2)
 
 
 @pytest.fixture(params=SAMPLERS)
@@ -111,18 +126,14 @@ def name(request):
     return request.param
 
 
-def test_images_in_range(name, steps):
-    images = jd.sample(make(name), steps, key=KEY, n=3)
-    chex.assert_shape(images, (3, 8, 8, 3))
-    assert images.dtype == jnp.float32
-    assert 0 <= images.min() and images.max() <= 1
-    assert np.ptp(np.asarray(images), axis=0).max() > 1e-3, "the samples differ"
-
-
 def test_same_sample_whatever_n_and_batch_size(name, steps):
     sampler = make(name)
     alone = jd.sample(sampler, steps, key=KEY, n=1)
     many = jd.sample(sampler, steps, key=KEY, n=4)
+    chex.assert_shape(many, (4, 8, 8, 3))
+    assert many.dtype == jnp.float32
+    assert 0 <= many.min() and many.max() <= 1
+    assert np.ptp(np.asarray(many), axis=0).max() > 1e-3, "the samples differ"
     np.testing.assert_allclose(alone, many[:1], atol=1e-5)
     chunked = jd.sample(sampler, steps, key=KEY, n=6, batch_size=4)
     np.testing.assert_allclose(chunked[:4], many, atol=1e-5)
@@ -130,6 +141,7 @@ def test_same_sample_whatever_n_and_batch_size(name, steps):
     np.testing.assert_allclose(one_by_one, chunked, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", LOOP)
 def test_same_sample_on_eight_devices(name, steps):
     devices = jax.devices()
     if len(devices) < 8:
@@ -139,12 +151,13 @@ def test_same_sample_on_eight_devices(name, steps):
     sampler = make(name)
     one = jd.sample(sampler, steps, key=KEY, n=11)
     eight, kept = jd.sample(
-        sampler, steps, key=KEY, n=11, sharding=sharding, keep=lambda x, info: x
+        sampler, steps, key=KEY, n=11, sharding=sharding, keep=lambda x, info: info["x0_hat"]
     )
     np.testing.assert_allclose(one, eight, atol=1e-5)
     chex.assert_shape(kept, (6, 11, 8, 8, 3))
 
 
+@pytest.mark.parametrize("name", LOOP)
 def test_progress_changes_nothing(name, steps, capsys):
     sampler = make(name)
     plain, kept = jd.sample(sampler, steps, key=KEY, n=2, keep=lambda x, info: info["x0_hat"])
@@ -156,34 +169,37 @@ def test_progress_changes_nothing(name, steps, capsys):
     assert "6/6" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name, row in SAMPLERS.items() if not row.draws_more])
+@pytest.mark.parametrize("name", [name for name in LOOP if not SAMPLERS[name].draws_more])
 def test_noise_replaces_the_draws(name, steps, x64):
     """In float64: six steps amplify float32's rounding to 1e-5, and both sides round on their own."""
-    noise = np.random.default_rng(0).standard_normal((7, 2, 8, 8, 3))
+    noise = np.random.default_rng(0).standard_normal((7, 2, *make(name).shape))
     sampler = jax.tree.map(lambda a: a.astype(np.float64), make(name))
     images = jd.sample(sampler, steps, noise=noise, batch_size=1)
     np.testing.assert_allclose(
         images[1:], jd.sample(sampler, steps, noise=noise[:, 1:]), atol=1e-10
     )
-    step, x = jax.jit(type(sampler).step), steps.start * noise[0, 0]
+    step, x = jax.jit(type(sampler).step), sampler.begin(steps.start * noise[0, 0])
     for i in range(6):
         x, _ = step(sampler, x, jax.tree.map(lambda a, i=i: a[i], steps), Draws(noise[i + 1, 0]))
-    np.testing.assert_allclose(images[0], np.clip(x, -1, 1) / 2 + 0.5, atol=1e-10)
+    np.testing.assert_allclose(images[0], sampler.image(x), atol=1e-10)
 
 
 def test_evaluations_of_a_step(name, steps):
-    """Counted in the traced step: as many calls of the network as the sampler declares."""
-    sampler, calls = make(name, network=True), []
+    """Counted as one step runs, its loops with it: as many as the sampler declares."""
+    calls = []
 
-    class Counting(jd.UNet2D):
-        def __call__(self, *args, **kwargs):
-            calls.append(1)
-            return super().__call__(*args, **kwargs)
+    @pytree
+    class Counted(Toy):
+        def __call__(self, x_t, t):
+            jax.debug.callback(lambda: calls.append(1))
+            return super().__call__(x_t, t)
 
-    counting = Counting(CONFIG, rngs=nnx.Rngs(0))
-    sampler = replace_leaf(sampler, denoiser=replace_leaf(sampler.denoiser, network=counting))
+    sampler = replace_leaf(make(name), denoiser=as_prior(Counted(np.float32(1))))
     c = jax.tree.map(lambda a: a[0], steps.astype(np.float32))
-    jax.make_jaxpr(sampler.step)(jnp.zeros((8, 8, 3)), c, Draws(jnp.zeros((8, 8, 3)), KEY))
+    noise = jnp.ones(sampler.shape)
+    step = jax.jit(type(sampler).step, compiler_options=platform.compiler_options())
+    jax.block_until_ready(step(sampler, sampler.begin(noise), c, Draws(noise, KEY)))
+    jax.effects_barrier()
     assert len(calls) == sampler.evaluations
 
 
@@ -193,7 +209,7 @@ def test_no_retrace(name, steps):
 
     def keep(x, info):  # runs once a trace
         traces.append(1)
-        return x.mean()
+        return info["x0_hat"].mean()
 
     sampler = make(name, network=True)
     jd.sample(sampler, steps, key=KEY, keep=keep)
@@ -222,12 +238,12 @@ def test_memory_does_not_grow_with_steps(name):
     from jaxdiff.sampling import _run_trajectory, _Samples
 
     def temporary(count):
-        steps = jd.Schedule.from_config().steps(count).astype(np.float32)
+        steps = jd.Schedule.from_config().steps(count, inner=2).astype(np.float32)
         sampler = make(name)
         sampler, own, _ = sampler.split()
         samples = _Samples(KEY[None], own)
         program = jax.jit(
-            lambda s, c, m: _run_trajectory(s, c, 1.0, m, (8, 8, 3), np.dtype("f"), None, None),
+            lambda s, c, m: _run_trajectory(s, c, 1.0, m, sampler.shape, np.dtype("f"), None, None),
             compiler_options=platform.compiler_options(),
         )  # also: the loop can be called inside a user's jit
         return program.lower(sampler, steps, samples).compile().memory_analysis()
@@ -249,7 +265,7 @@ def test_batch_of_measurements(name, steps):
     first = dataclasses.replace(sampler, y=sampler.y[0])
     alone, _ = jd.sample(first, steps, key=KEY, n=2, keep=residual)
     np.testing.assert_allclose(alone, images[0], atol=1e-5)
-    noise = np.random.default_rng(0).standard_normal((7, 3, 2, 8, 8, 3)).astype("f")
+    noise = np.random.default_rng(0).standard_normal((7, 3, 2, *sampler.shape)).astype("f")
     hooked = jd.sample(sampler, steps, noise=noise, key=KEY, batch_size=2)
     alone = jd.sample(first, steps, noise=noise[:, 0], key=KEY)
     np.testing.assert_allclose(alone, hooked[0], atol=1e-5)

@@ -39,7 +39,13 @@ _INDEX = "model_index.json"
 Contents = Mapping[str, Callable[[Path], Any]]  # files by name, with what writes each
 
 
-def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Schedule]:
+def load(
+    source: str | Path,
+    *,
+    dtype: Any = jnp.float32,
+    revision: str | None = None,
+    token: str | None = None,
+) -> tuple[UNet2D, Schedule]:
     """Load a checkpoint of diffusers' UNet2DModel as `(unet, schedule)`.
 
     Reads both folder layouts (`unet/` and `scheduler/`, or all in one folder) and those of diffusers'
@@ -53,9 +59,11 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
             `"google/ddpm-ema-celebahq-256"`.
         dtype: of the weights and the computation: float32, bfloat16, float16 or float64 (which
             needs `jax.config.update("jax_enable_x64", True)`).
+        revision: of a hub id, its branch, tag or commit; by default its main branch.
+        token: of your account on the hub; by default the one that `hf auth login` has kept.
 
     Raises:
-        FileNotFoundError: where there is no such checkpoint. OSError: where the hub does not answer.
+        FileNotFoundError: where there is no such checkpoint or revision. OSError: where the hub does not answer.
         ValueError: for a config that names no UNet2D, a scheduler whose noise is no DDPM's, a
             prior of latents, a damaged file, a `.bin` with anything but tensors, weights that are
             not finite, and, all in one message, missing, unexpected and misshapen tensors.
@@ -70,7 +78,7 @@ def load(source: str | Path, *, dtype: Any = jnp.float32) -> tuple[UNet2D, Sched
         raise ValueError(f"dtype: expected a floating-point type, got {dtype.name}")
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError('dtype: float64 needs jax.config.update("jax_enable_x64", True) first')
-    return _load(source, _find_files(source), dtype)
+    return _load(source, _find_files(source, revision, token), dtype)
 
 
 def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNet2D:
@@ -208,8 +216,8 @@ class _Files(NamedTuple):
     index: Path | None
 
 
-def _find_files(source: str | Path) -> _Files:
-    find = finder(source)
+def _find_files(source: str | Path, revision=None, token=None) -> _Files:
+    find = finder(source, revision, token)
     # diffusers takes the subfolder if it is there and the root if not.
     for prefix in ("unet/", "", "unet_ema/"):
         if config := find(f"{prefix}{CONFIG}"):

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 
 from jaxdiff.util.together import settle
@@ -34,7 +35,9 @@ def find_file(source: str | Path, name: str) -> Path | None:
     return finder(source)(name)
 
 
-def finder(source: str | Path) -> Callable[[str], Path | None]:
+def finder(
+    source: str | Path, revision: str | None = None, token: str | None = None
+) -> Callable[[str], Path | None]:
     """A function from a file's name in the checkpoint to its path, or None where it has none.
 
     On the hub, None means that the hub said so, now or when the file was last asked for; with
@@ -48,6 +51,8 @@ def finder(source: str | Path) -> Callable[[str], Path | None]:
     if str(source) in BUNDLED and not folder.is_dir():
         folder = Path(str(files("jaxdiff"))) / "priors" / str(source)
     if folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision: {source} is a folder here, which has none: leave it out")
         settle(folder, CONFIG)
         return lambda name: path if (path := folder / name).is_file() else None
     if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
@@ -55,7 +60,7 @@ def finder(source: str | Path) -> Callable[[str], Path | None]:
             f"{source}: no such folder; expected {' or '.join(map(repr, BUNDLED))}, a folder of a "
             "diffusers checkpoint, or a hub id such as google/ddpm-ema-celebahq-256"
         )
-    return _on_hub(str(source))
+    return _on_hub(str(source), revision, token)
 
 
 def scheduler_of_run(folder: Path) -> Path | None:
@@ -67,18 +72,21 @@ def scheduler_of_run(folder: Path) -> Path | None:
     return None
 
 
-def _on_hub(source: str) -> Callable[[str], Path | None]:
+def _on_hub(source: str, revision, token) -> Callable[[str], Path | None]:
     # Without a connection, huggingface_hub tries for half a minute for each file.
     offline = constants.HF_HUB_OFFLINE
-    options: dict[str, Any] = {} if offline or _answers(source) else {"local_files_only": True}
+    options: dict[str, Any] = {"revision": revision, "token": token}
+    if not (offline or _answers(source, revision, token)):
+        options["local_files_only"] = True
 
     def find(name: str) -> Path | None:
         try:
             return Path(hf_hub_download(source, name, **options))
         except LocalEntryNotFoundError as e:  # no proof that there is no such file
-            if _known_absent(source, name) or (offline and _cached(source)):
+            known = _cached(source, revision)
+            if _known_absent(source, name, revision) or (offline and known):
                 return None
-            if not _cached(source):
+            if not known:
                 raise FileNotFoundError(
                     f"{source}: no such folder here, and the hub could not be reached and its "
                     f"cache does not hold it: check the name and the connection{_reason(e)}"
@@ -89,6 +97,8 @@ def _on_hub(source: str) -> Callable[[str], Path | None]:
             ) from e
         except EntryNotFoundError:
             return None
+        except RevisionNotFoundError as e:
+            raise FileNotFoundError(f"{source}: the hub has no revision {revision!r} of it") from e
         except (RepositoryNotFoundError, GatedRepoError, HFValidationError) as e:
             raise FileNotFoundError(
                 f"{source}: no such folder here, and no such repository on the hub that may be "
@@ -102,10 +112,11 @@ def _on_hub(source: str) -> Callable[[str], Path | None]:
     return find
 
 
-def _answers(source: str) -> bool:
+def _answers(source: str, revision, token) -> bool:
     """Whether the hub answers at all, be it with an error."""
     try:
-        get_hf_file_metadata(hf_hub_url(source, CONFIG), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        url = hf_hub_url(source, CONFIG, revision=revision)
+        get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except (HfHubHTTPError, HFValidationError):
         return True
     except Exception:  # of whichever HTTP library huggingface_hub is built on
@@ -113,13 +124,14 @@ def _answers(source: str) -> bool:
     return True
 
 
-def _cached(source: str) -> bool:
+def _cached(source: str, revision: str | None) -> bool:
     names = (CONFIG, f"unet/{CONFIG}")
-    return any(isinstance(try_to_load_from_cache(source, name), str) for name in names)
+    found = (try_to_load_from_cache(source, name, revision=revision) for name in names)
+    return any(isinstance(path, str) for path in found)
 
 
-def _known_absent(source: str, name: str) -> bool:
-    return try_to_load_from_cache(source, name) is _CACHED_NO_EXIST
+def _known_absent(source: str, name: str, revision: str | None) -> bool:
+    return try_to_load_from_cache(source, name, revision=revision) is _CACHED_NO_EXIST
 
 
 def _reason(error: Exception) -> str:

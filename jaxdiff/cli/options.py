@@ -11,10 +11,14 @@ ModelOption = Annotated[
 # JAX takes a seed by its lowest 32 bits.
 SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0, max=2**32 - 1)]
 StepsOption = Annotated[int, typer.Option(help="Network evaluations.", min=1)]
-BatchOption = Annotated[int | None, typer.Option(help="Most samples at once.", min=1)]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(help="Most samples at once.", min=1, show_default="what suits the device"),
+]
 DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 DevicesOption = Annotated[
-    int | None, typer.Option(help="Spread over so many devices of this host.", min=1)
+    int | None,
+    typer.Option(help="Spread over so many devices of this host.", min=1, show_default="one"),
 ]
 HostsOption = Annotated[
     bool,
@@ -38,7 +42,7 @@ PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
         help="Of float32 products on GPU and TPU: default (TF32, bfloat16), high, or highest.",
-        show_default=False,
+        show_default="JAX's own",
     ),
 ]
 RematOption = Annotated[

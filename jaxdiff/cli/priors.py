@@ -197,7 +197,11 @@ def train(
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 1000,
     sample_every: Annotated[int, typer.Option(help="Steps between sample grids.", min=1)] = 5000,
     licence: Annotated[
-        str, typer.Option(help='Of the images, for the model card: "CC-BY-4.0: FairFace, ...".')
+        str,
+        typer.Option(
+            help='Of the images, for the model card: "CC-BY-4.0: FairFace, ...".',
+            show_default="not said",
+        ),
     ] = "",
     devices: Annotated[
         int | None, typer.Option(help="Share each batch.", show_default="all", min=1)

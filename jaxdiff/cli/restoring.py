@@ -24,6 +24,13 @@ from jaxdiff.util import hosts
 from jaxdiff.util.names import printable
 
 
+class Border(StrEnum):
+    """What a measured blur gathered from beyond the picture."""
+
+    unknown = "unknown"
+    circular = "circular"
+
+
 class Fit(StrEnum):
     """What to do with an image of another size."""
 
@@ -49,7 +56,7 @@ def restore(
         typer.Option(
             help="Another camera than a blur: mask:FILE.png (white is known), mask:0.3,SEED, "
             "downsample:4 (or 4,bicubic), crop:8, grey, blur:KERNEL, or A@B, A after B.",
-            show_default=False,
+            show_default="the blur of --kernel",
         ),
     ] = None,
     sigma: Annotated[
@@ -89,11 +96,18 @@ def restore(
     fit: Annotated[
         Fit | None,
         typer.Option(
-            help="For images of another size than the prior's: resize (cover, then cut) or crop "
-            "(the middle).",
-            show_default=False,
+            help="Bring images to the size of the prior's: resize (cover, then cut) or crop (the "
+            "middle).",
+            show_default="each at its own size",
         ),
     ] = None,
+    border: Annotated[
+        Border,
+        typer.Option(
+            help="What a measured blur gathered beyond the picture: unknown light, as a real "
+            "camera's, or circular, as what --degrade wrote."
+        ),
+    ] = Border.unknown,
     batch_size: BatchOption = None,
     remat: RematOption = False,
     precision: PrecisionOption = None,
@@ -130,6 +144,7 @@ def restore(
         model=model,
         seed=seed,
         fit=None if fit is None else fit.value,
+        border=border.value,
         batch_size=batch_size,
         remat=remat,
         precision=precision,
@@ -164,7 +179,7 @@ def evaluate(
         str | None,
         typer.Option(
             help=f"Of {', '.join(NAMES)}, with commas between.",
-            show_default="all; spectral where the prior has been calibrated",
+            show_default="the course's; spectral where the prior has been calibrated",
         ),
     ] = None,
     steps: Annotated[str, typer.Option(help="Network evaluations, with commas between.")] = (

@@ -106,7 +106,7 @@ def explained(error: Exception) -> str:
         return f"out of memory: pass a smaller --batch-size, or --remat ({text})"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, ValueError | TypeError | OSError):
+    if isinstance(error, ValueError | TypeError | OSError | ImportError):
         return text
     if (reason := _no_device()) is not None:
         return reason

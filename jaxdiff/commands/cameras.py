@@ -1,8 +1,12 @@
 """Operators by the recipes that the command line takes."""
 
+import functools
+import operator as operator_module
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +27,7 @@ RECIPES = (
 )
 
 
-def operator(recipe: str, size: tuple[int, int]) -> Operator:
+def operator(recipe: str, size: Sequence[int]) -> Operator:
     """The operator of a recipe, for images of `size` (height, width).
 
     Args:
@@ -39,23 +43,75 @@ def operator(recipe: str, size: tuple[int, int]) -> Operator:
         >>> operator("crop:8@blur:gaussian:9,2", (64, 64))(np.ones((64, 64, 3))).shape
         (48, 48, 3)
     """
-    # Behind the @ stands a recipe; any other is part of a path.
+    return functools.reduce(operator_module.matmul, [_one(part, size) for part in _parts(recipe)])
+
+
+class Camera(NamedTuple):
+    """How a measurement was taken: of a canvas [H, W, C], of which a part is the picture to show."""
+
+    operator: Operator
+    canvas: tuple[int, ...]
+    shown: Operator  # from the canvas to the picture
+
+
+def of_picture(recipe: str, shape: tuple[int, ...]) -> Camera:
+    """The camera that degrades a picture [H, W, C]: its blur is circular, the canvas the picture."""
+    return Camera(operator(recipe, shape[:2]), shape, Crop(0))
+
+
+def of_measurement(recipe: str, shape: tuple[int, ...], border: str) -> Camera:
+    """The camera that a measurement [h, w, c] was taken with.
+
+    Args:
+        border: what a blur gathered beyond the picture: "unknown" light, of a canvas larger by the
+            kernel's reach; or, "circular", that of the opposite side. A recipe that has a crop has
+            said it itself.
+
+    Example:
+        >>> camera = of_measurement("blur:gaussian:9,2", (64, 64, 3), "unknown")
+        >>> camera.canvas, camera.shown(np.ones(camera.canvas)).shape
+        ((72, 72, 3), (64, 64, 3))
+    """
+    parts = _parts(recipe)
+    unknown = border == "unknown" and not any(part.startswith("crop") for part in parts)
+    picture = canvas = tuple(shape)
+    cameras: list[Operator] = []
+    for part in parts:
+        one = _one(part, picture[:2])
+        picture = one.input_shape(picture)
+        if unknown and isinstance(one, Blur):
+            rows, columns = one.reach
+            crop = Crop(((rows, rows), (columns, columns)))
+            one = crop @ _one(part, crop.input_shape(canvas)[:2])
+        elif canvas != shape:
+            one = _one(part, canvas[:2])
+        canvas = one.input_shape(canvas)
+        cameras.append(one)
+    margins = [(a - b) // 2 for a, b in zip(canvas[:2], picture[:2])]
+    shown = Crop([(m, m) for m in margins])
+    return Camera(functools.reduce(operator_module.matmul, cameras), canvas, shown)
+
+
+def in_grey(camera: Camera) -> Camera:
+    """The same camera on grey film: its measurement and the picture are means over the channels."""
+    return camera._replace(operator=Grey() @ camera.operator, shown=Grey() @ camera.shown)
+
+
+def _parts(recipe: str) -> list[str]:
+    """The recipes between which an @ stands, the last applied first; another @ is part of a path."""
     parts = re.split(rf"@(?=(?:{'|'.join(NAMES)})(?:[:@]|$))", recipe)
     if len(parts) > MOST:
         raise ValueError(f"operator: {len(parts)} recipes with @ between, expected up to {MOST}")
-    *later, camera = [_one(part, size) for part in parts]
-    for outer in reversed(later):
-        camera = outer @ camera
-    return camera
+    return parts
 
 
-def _one(recipe: str, size: tuple[int, int]) -> Operator:
+def _one(recipe: str, size: Sequence[int]) -> Operator:
     name, _, rest = recipe.partition(":")
     first, _, second = rest.partition(",")
     try:
         match name:
             case "blur" if rest:
-                return Blur(data.load_kernel(rest), size)
+                return Blur(data.load_kernel(rest), (size[0], size[1]))
             case "mask" if re.fullmatch(r"[\d.]+(,\d+)?", rest) and not Path(rest).is_file():
                 return Mask(_random_mask(float(first), int(second or 0), size))
             case "mask" if rest:

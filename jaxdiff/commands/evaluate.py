@@ -14,7 +14,7 @@ from jaxdiff import data, metrics, plot
 from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.commands import images
 from jaxdiff.data import Dataset
-from jaxdiff.samplers.presets import NAMES, preset
+from jaxdiff.samplers.presets import COURSE, NAMES, preset
 from jaxdiff.util import hosts, interrupts
 from jaxdiff.util.files import read_csv, replace_file, write_csv, write_text
 from jaxdiff.util.names import printable
@@ -42,7 +42,8 @@ def evaluate_folder(
     Args:
         source: searched with the folders below it, for images and for a .mat of kernels; None
             means the bundled faces and generated kernels.
-        samplers: None means all that the checkpoint has what it takes for.
+        samplers: None means those of the course and the spectral ones, as far as the checkpoint has
+            what they take.
         options: of `evaluate`.
     """
     run = _run(out)
@@ -54,13 +55,13 @@ def evaluate_folder(
     if denoiser.shape is None:
         raise ValueError(f"--model: {model} names no sample_size in its config")
     covariance = None
-    if any(preset(name).needs_table for name in samplers or NAMES):
+    if any(preset(name).needs_table for name in samplers or COURSE):
         try:
             covariance = jd.SpectralCovariance.load(model)
         except FileNotFoundError:
             if samplers is not None:
                 raise
-    names = samplers or [n for n in NAMES if covariance is not None or not preset(n).needs_table]
+    names = samplers or [n for n in COURSE if covariance is not None or not preset(n).needs_table]
     dataset, bad = _dataset(source, denoiser.shape, seed, fit)
     rows = evaluate(
         dataset,
@@ -132,7 +133,8 @@ def evaluate(
             if covariance is None:
                 raise ValueError(f"covariance: {name} needs one: jaxdiff calibrate")
             covariance.check(denoiser)
-    coefficients = {count: denoiser.schedule.steps(count) for count in steps}
+    for count in steps:
+        denoiser.schedule.steps(count)  # which the schedule may not have
     settings = {"seed": dataset.seed, "data": _fingerprint(dataset)}
     settings["weights"] = fingerprint(denoiser, denoiser.schedule)
     if covariance is not None:
@@ -160,7 +162,7 @@ def evaluate(
                     )
                     scored = _restore(
                         sampler,
-                        coefficients[count],
+                        count,
                         denoiser,
                         covariance,
                         key,
@@ -228,7 +230,7 @@ def _rows(out: Path) -> Cells:
 
 def _restore(
     name: str,
-    steps,
+    count: int,
     denoiser,
     covariance,
     key,
@@ -249,17 +251,19 @@ def _restore(
         covariance=covariance,
     )
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.array(batch))
-    drawn = jd.sample(sampler, steps, key=keys, sharding=sharding, precision=precision)
+    drawn = jd.sample(
+        sampler, sampler.steps(count), key=keys, sharding=sharding, precision=precision
+    )
     restored = np.asarray(drawn)[:, 0]
     for m, blur, image in list(zip(chosen, blurs, restored))[: len(set(batch))]:
         if not np.isfinite(image).all():
             raise ValueError(
-                f"{m.name}: {name} in {len(steps)} steps gave an image that is not finite: leave "
+                f"{m.name}: {name} in {count} steps gave an image that is not finite: leave "
                 "that sampler out of --samplers, or name another --model"
             )
         yield {
             "sampler": name,
-            "steps": len(steps),
+            "steps": count,
             "image": m.name,
             "sigma": m.sigma,
             "psnr": metrics.psnr(image, m.image),

@@ -1,6 +1,6 @@
 """The images that a command is given: which, under which names, and which of them are bad."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -46,8 +46,28 @@ def read(path: Path, shape: tuple[int, ...], fit: str | None) -> np.ndarray:
         image = data.read_image(path, shape[2])
     except MemoryError as e:
         raise ValueError(f"{path}: is too large for this machine's memory") from e
+    return _fitted(path, image, shape[:2], fit)
+
+
+def picture(path: Path, size: Sequence[int], fit: str | None) -> data.Picture:
+    """An image [H, W, 1 or 3], and what a picture of it keeps, as it is or fitted to that size.
+
+    Raises:
+        ValueError, OSError: in a line that names the file.
+    """
     try:
-        return data.fit(image, (shape[0], shape[1]), fit)
+        found = data.read_picture(path)
+    except MemoryError as e:
+        raise ValueError(f"{path}: is too large for this machine's memory") from e
+    if fit is None:
+        return found
+    alpha = None if found.alpha is None else _fitted(path, found.alpha, size, fit)
+    return found._replace(image=_fitted(path, found.image, size, fit), alpha=alpha)
+
+
+def _fitted(path: Path, image: np.ndarray, size: Sequence[int], fit: str | None) -> np.ndarray:
+    try:
+        return data.fit(image, (size[0], size[1]), fit)
     except ValueError as e:
         raise ValueError(f"{path}: {e} (--fit resize or --fit crop)") from e
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdiff import data, metrics, plot
+from jaxdiff.commands.cameras import Camera
 from jaxdiff.util.files import publish, temporary_folder, write_json
 
 METRICS = "metrics.json"
@@ -27,14 +28,17 @@ class Job(NamedTuple):
     y: np.ndarray
     sigma: float
     truth: np.ndarray | None
+    camera: Camera
+    picture: data.Picture  # as it was read
 
 
 class Restored(NamedTuple):
-    """Samples [n, H, W, C] of one image, and the classical restoration beside them."""
+    """Samples [n, H, W, C] of one picture, and the classical restoration beside them."""
 
     job: Job
     samples: np.ndarray
     wiener: np.ndarray
+    residual_rms: float  # of the samples' mean, on the canvas
 
     @property
     def mean(self) -> np.ndarray:
@@ -42,19 +46,22 @@ class Restored(NamedTuple):
         return self.samples.mean(0)
 
 
-def restored(job: Job, samples: np.ndarray, operator) -> Restored:
-    """With the Wiener filter's image of the same measurement."""
-    return Restored(job, samples, metrics.wiener(job.y, operator, job.sigma, samples.shape[1:]))
+def restored(job: Job, samples: np.ndarray) -> Restored:
+    """What is shown of samples of the canvas, with the Wiener filter's image of the measurement."""
+    operator, canvas, shown = job.camera
+    residual = np.asarray(operator(samples.mean(0))) - job.y
+    filtered = np.asarray(shown(metrics.wiener(job.y, operator, job.sigma, canvas)))
+    rms = float(np.sqrt(np.mean(residual**2)))
+    return Restored(job, np.stack([shown(sample) for sample in samples]), filtered, rms)
 
 
-def score(done: Restored, operator) -> dict[str, Any]:
+def score(done: Restored) -> dict[str, Any]:
     """The residual of the samples' mean; where the truth is known, PSNR (dB) and calibration."""
-    (job, samples, wiener), mean = done, done.mean
-    residual = np.asarray(operator(mean)) - job.y
+    (job, samples, wiener, residual), mean = done, done.mean
     result: dict[str, Any] = {
         "file": job.file,
         "sigma": job.sigma,
-        "residual_rms": float(np.sqrt(np.mean(residual**2))),
+        "residual_rms": residual,
     }
     if job.truth is None:
         return result
@@ -81,17 +88,20 @@ def write(
     """
     temporary = temporary_folder(root)
     try:
-        job, samples, wiener = done
+        job, samples, wiener, _ = done
         data.write_image(temporary / "degraded.png", job.y)
-        data.write_image(temporary / "restored.png", done.mean)
+        _, alpha, profile = job.picture
+        if alpha is not None and alpha.shape[:2] != done.mean.shape[:2]:
+            alpha = None  # of another size, as after ×4
+        data.write_image(temporary / "restored.png", done.mean, alpha, profile)
         write_png16(temporary / "restored-16bit.png", done.mean)
         if len(samples) > 1:
             write_png16(temporary / "deviation-16bit.png", samples.std(0, ddof=1))
         for number, sample in enumerate(samples if draws else [], 1):
-            data.write_image(temporary / f"draw-{number}.png", sample)
-        before = [("degraded", job.y), ("Wiener filter", wiener)]
+            data.write_image(temporary / f"draw-{number}.png", sample, alpha, profile)
+        before = [plot.degraded(job.camera.operator, job.y, job.sigma), ("Wiener filter", wiener)]
         figure = plot.posterior(samples, job.truth, before=before)
-        figure.savefig(temporary / "comparison.png", dpi=130)
+        figure.savefig(temporary / "comparison.png")
         if result is not None:
             write_json(temporary / METRICS, result)
         publish(temporary, folder, METRICS)

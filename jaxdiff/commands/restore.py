@@ -1,6 +1,7 @@
 """What `jaxdiff restore` does: image by image it reads, degrades where asked, samples and writes."""
 
 import dataclasses
+import itertools
 import platform
 import re
 import warnings
@@ -16,9 +17,10 @@ import jaxdiff as jd
 from jaxdiff import data
 from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.commands import images
-from jaxdiff.commands.cameras import operator as named_operator
+from jaxdiff.commands.cameras import Camera, in_grey, of_measurement, of_picture
 from jaxdiff.commands.noise_level import estimate_sigma
 from jaxdiff.commands.pictures import FILES, METRICS, Job, restored, score, write
+from jaxdiff.priors import of_size
 from jaxdiff.restoration import default_sampler
 from jaxdiff.samplers.presets import preset
 from jaxdiff.util import hosts, interrupts
@@ -35,6 +37,7 @@ class Settings:
     """The command line's choices, as they stand in metrics.json.
 
     `sigma` is the noise level of the measurements; None has it estimated for each of them.
+    `border` is what a measured blur gathered beyond the picture: "unknown" or "circular".
     """
 
     operator: str | None
@@ -48,6 +51,7 @@ class Settings:
     seed: int
     fit: str | None
     batch_size: int | None
+    border: str = "unknown"
     remat: bool = False
     precision: str | None = None
     save_draws: bool = False
@@ -63,9 +67,37 @@ class Task(NamedTuple):
     settings: Settings
     denoiser: jd.Denoiser
     covariance: jd.SpectralCovariance | None
-    operator: Any
-    shape: tuple[int, int, int]  # of an image
-    output: tuple[int, ...]  # of a measurement
+    cameras: dict[tuple[int, ...], Camera]  # by the shape of the file
+
+    def camera(self, shape: tuple[int, ...]) -> Camera:
+        """The camera of a file's image [H, W, 1 or C], the same object for the same shape.
+
+        Raises:
+            ValueError: for a recipe that does not fit, or channels that the prior does not have.
+        """
+        if shape not in self.cameras:
+            channels = _shape(self.denoiser)[-1]
+            camera = self._camera(shape)
+            if camera.canvas[-1] != channels and shape[-1] == 1:
+                camera = in_grey(self._camera((*shape[:2], channels)))
+            if camera.canvas[-1] != channels:
+                raise ValueError(
+                    f"has {shape[-1]} channels, the prior has {channels}: convert it to "
+                    f"{'RGB' if channels == 3 else 'greyscale'} first"
+                )
+            self.cameras[shape] = camera
+        return self.cameras[shape]
+
+    @property
+    def first(self) -> Camera:
+        """That of the first good image."""
+        return next(iter(self.cameras.values()))
+
+    def _camera(self, shape) -> Camera:
+        recipe = str(self.settings.operator)
+        if self.settings.degrade:
+            return of_picture(recipe, shape)
+        return of_measurement(recipe, shape, self.settings.border)
 
 
 class Item(NamedTuple):
@@ -109,13 +141,9 @@ def restore_images(
     run = Run(out, "restoration", lambda found: _results(out, found))
     run.check()
     items = _items(source, out)
-    task = _task(settings)
-    # What a sampler refuses, and one bad image, are known before anything is written.
-    used, y = task.settings, np.zeros(task.output, np.float32)
-    camera, sigma = task.operator, settings.sigma or 0.1
-    preset(str(used.sampler)).sampler(task.denoiser, camera, y, sigma, used.scale, task.covariance)
-    if single:
-        _read(task, items[0])
+    task, first = _task(settings, items)  # what a sampler refuses is known before all is written
+    if single and first is None:
+        _read(task, items[0])  # and why the one image cannot be read
     compared = _described(task) | {
         "weights": fingerprint(task.denoiser, task.denoiser.schedule),
         "table": fingerprint(task.covariance),
@@ -130,6 +158,7 @@ def restore_images(
         mine = [item for item in hosts.share(items) if item in todo]
         size = min(_at_once(settings, sharding), max(len(mine), 1))
         converged: list[float] = []
+        compiled = set()
         with tqdm(total=len(mine), unit="image", disable=not progress or single) as bar:
             for some in images.batches(mine, size):
                 interrupts.keep(_kept(out, len(results), len(items)))
@@ -139,18 +168,21 @@ def restore_images(
                         jobs.append(_read(task, item))
                     except (ValueError, OSError) as e:
                         bad.append(str(e))
-                if jobs and not converged:
-                    say(f"compiling for {task.shape[0]}×{task.shape[1]}…")
-                for job, samples, cg in _sample(task, jobs, size, sharding, progress and single):
-                    converged.append(cg)
-                    if not np.isfinite(samples).all():
-                        bad.append(_not_finite(job, task.settings))
-                        continue
-                    done = restored(job, samples, task.operator)
-                    result = score(done, task.operator)
-                    of_one = None if single else result
-                    write(out, folders[job.name], done, of_one, settings.save_draws)
-                    results[job.name] = result
+                for camera, alike in _by_camera(jobs):
+                    if camera.canvas not in compiled:
+                        compiled.add(camera.canvas)
+                        say(f"compiling for {camera.canvas[0]}×{camera.canvas[1]}…")
+                    bar_inside = progress and single
+                    for job, samples, cg in _sample(task, alike, size, sharding, bar_inside):
+                        converged.append(cg)
+                        if not np.isfinite(samples).all():
+                            bad.append(_not_finite(job, task.settings))
+                            continue
+                        done = restored(job, samples)
+                        result = score(done)
+                        of_one = None if single else result
+                        write(out, folders[job.name], done, of_one, settings.save_draws)
+                        results[job.name] = result
                 bar.update(len(some))
                 if not single and jax.process_count() == 1:
                     write_json(out / METRICS, _report(task, results, bad, seconds))
@@ -187,8 +219,8 @@ def _items(source: Path | None, out: Path) -> list[Item]:
     ]
 
 
-def _task(settings: Settings) -> Task:
-    """The prior, the sampler and the camera that the settings name.
+def _task(settings: Settings, items: list[Item]) -> tuple[Task, np.ndarray | None]:
+    """The prior, the sampler and the camera that the settings name, and the first good image.
 
     A sampler that nobody named is spectral where the prior has a table.
     """
@@ -209,10 +241,13 @@ def _task(settings: Settings) -> Task:
             "images in [0, 1], as 10/255",
             stacklevel=2,
         )
+    if settings.fit == "resize" and not settings.degrade and re.search("(^|@)blur:", recipe):
+        raise ValueError(
+            "--fit: a measurement is not resized where the kernel is given, which would be of another "
+            "scale: it is restored at its own size, or cropped"
+        )
     unet, schedule = jd.load(settings.model)
     denoiser = jd.Denoiser(unet, schedule, remat=settings.remat)
-    if (shape := denoiser.shape) is None:
-        raise ValueError(f"--model: {settings.model} names no sample_size in its config")
     name, covariance = settings.sampler, None
     if name is None or preset(name).needs_table:
         try:
@@ -220,34 +255,72 @@ def _task(settings: Settings) -> Task:
         except FileNotFoundError:
             if name is not None:
                 raise
-    operator = named_operator(recipe, shape[:2])
-    name = name or default_sampler(operator, settings.sigma or 0.1, covariance)
+    task = Task(settings, denoiser, covariance, {})
+    image = _first(task, items)
+    camera = task.camera(_shape(denoiser) if image is None else image.shape)
+    name = name or default_sampler(camera.operator, settings.sigma or 0.1, covariance)
     count = settings.steps or preset(name).steps
     schedule.steps(count)  # which the schedule may not have
     used = dataclasses.replace(settings, sampler=name, steps=count)
-    output = jax.eval_shape(operator, jax.ShapeDtypeStruct(shape, np.float32)).shape
-    return Task(used, denoiser, covariance, operator, shape, output)
+    y = np.asarray(camera.operator(np.zeros(camera.canvas, np.float32)))
+    prior, sigma = of_size(denoiser, camera.canvas[:2]), settings.sigma or 0.1
+    preset(name).sampler(prior, camera.operator, y, sigma, settings.scale, covariance)
+    return task._replace(settings=used), image
+
+
+def _shape(denoiser: jd.Denoiser) -> tuple[int, int, int]:
+    """[H, W, C] of the images that the prior was trained on; of 64² where it does not say."""
+    return denoiser.shape or (64, 64, denoiser.network.config.in_channels)
+
+
+def _first(task: Task, items: list[Item]) -> np.ndarray | None:
+    """The first image that can be read, of whose size the camera is."""
+    for item in items:
+        try:
+            return _picture(task, item).image
+        except (ValueError, OSError):
+            pass
+    return None
+
+
+def _picture(task: Task, item: Item) -> data.Picture:
+    """An image [H, W, 1 or C] at its own size, or fitted the way that was chosen."""
+    shape, fit = _shape(task.denoiser), task.settings.fit
+    if item.path is None:
+        if shape[2] != 3:
+            raise ValueError("the bundled portrait is RGB: name an image of your own")
+        return data.Picture(data.example(shape[0]))
+    if fit is not None and not task.settings.degrade:
+        camera = of_picture(str(task.settings.operator), shape).operator
+        shape = jax.eval_shape(camera, jax.ShapeDtypeStruct(shape, np.float32)).shape
+    return images.picture(item.path, shape[:2], fit)
 
 
 def _read(task: Task, item: Item) -> Job:
     """A measurement, or a clean image that becomes one."""
-    settings, operator, shape = task.settings, task.operator, task.shape
-    if item.path is None:
-        if shape[0] != shape[1] or shape[2] != 3:
-            raise ValueError("the bundled portrait is square and RGB: name an image of your own")
-        image = data.example(shape[0])
-    else:
-        wanted = shape if settings.degrade else task.output
-        image = images.read(item.path, wanted, settings.fit)
+    settings, picture = task.settings, _picture(task, item)
+    image = picture.image
+    try:
+        camera = task.camera(image.shape)
+    except ValueError as e:
+        raise ValueError(f"{item.file}: {e}") from e
+    operator = camera.operator
     if not settings.degrade:
         y = np.asarray(operator.project(image))
         sigma = estimate_sigma(y) if settings.sigma is None else settings.sigma
-        return Job(item.number, item.name, item.file, y, sigma, None)
+        return Job(item.number, item.name, item.file, y, sigma, None, camera, picture)
     sigma = float(settings.sigma or 0)
-    y = np.asarray(operator(image))
+    y = np.asarray(operator(np.broadcast_to(image, camera.canvas)))
     noise = np.random.default_rng([settings.seed, item.number]).standard_normal(y.shape)
     y = np.asarray(operator.project(y + sigma * noise)).astype(np.float32)
-    return Job(item.number, item.name, item.file, y, sigma, image)
+    return Job(item.number, item.name, item.file, y, sigma, image, camera, picture)
+
+
+def _by_camera(jobs: list[Job]) -> Iterator[tuple[Camera, list[Job]]]:
+    """The jobs that one program restores together."""
+    for _, alike in itertools.groupby(jobs, key=lambda job: id(job.camera)):
+        found = list(alike)
+        yield found[0].camera, found
 
 
 def _at_once(settings: Settings, sharding) -> int:
@@ -268,7 +341,7 @@ def _sample(
     sigma = settings.sigma
     found = jd.restore(
         np.stack([job.y for job in batch]),
-        task.operator,
+        batch[0].camera.operator,
         np.array([job.sigma for job in batch]) if sigma is None else sigma,
         prior=task.denoiser,
         covariance=task.covariance,
@@ -325,14 +398,14 @@ def _described(task: Task) -> dict[str, Any]:
     """The settings as used, and the camera by its content: a file of that name may change."""
     kept = {k: v for k, v in dataclasses.asdict(task.settings).items() if k not in FREE}
     kept["precision"] = None if task.settings.precision is None else str(task.settings.precision)
-    return kept | {"camera": fingerprint(task.operator)}
+    return kept | {"camera": fingerprint(task.first.operator)}
 
 
 def _report(task: Task, results, bad: list[str], seconds: Seconds) -> dict[str, Any]:
     """The content of metrics.json."""
     used = dataclasses.asdict(task.settings) | _described(task)
-    if hasattr(task.operator, "kernel"):
-        used["kernel_sum"] = float(np.sum(task.operator.kernel))
+    if (kernel := getattr(task.first.operator, "kernel", None)) is not None:
+        used["kernel_sum"] = float(np.sum(kernel))
     versions = {"jaxdiff": jd.__version__, "jax": jax.__version__}
     return {
         "settings": used,

@@ -2,11 +2,13 @@
 
 from jaxdiff.data.dataset import Dataset, Measurement, course_dataset
 from jaxdiff.data.images import (
+    Picture,
     example,
     faces,
     fit,
     load_images,
     read_image,
+    read_picture,
     to_uint8,
     write_image,
 )
@@ -16,6 +18,7 @@ from jaxdiff.data.sources import list_images
 __all__ = [
     "Dataset",
     "Measurement",
+    "Picture",
     "course_dataset",
     "example",
     "faces",
@@ -27,6 +30,7 @@ __all__ = [
     "load_kernels",
     "motion_kernel",
     "read_image",
+    "read_picture",
     "to_uint8",
     "write_image",
 ]

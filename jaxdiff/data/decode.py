@@ -2,6 +2,8 @@
 
 import io
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,26 +14,28 @@ from jaxdiff.data.inputs import Refused, reading
 from jaxdiff.util import limits
 
 # Pillow asks every plugin that it has whether a file is its own, and one of them runs Ghostscript.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
     *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
+    *([".heic"] if find_spec("pillow_heif") else []),
 )
 _SCANS = 40  # of the largest image
 _WITH_ALPHA = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 
 
-def decode(file: str | Path | IO[bytes], name: object) -> Image.Image:
+def decode(file: str | Path | IO[bytes], name: object, transparent: bool = False) -> Image.Image:
     """An image file as Pillow's "L" or "RGB", or as "F" in [0, 1] where it has more than 8 bits.
 
     It is turned as its EXIF orientation says, and of several frames it is the first. Palettes,
     1-bit, CMYK, YCbCr and Lab become RGB or grey; an alpha channel that is opaque everywhere is
-    left out. Of RGB with 16 bits a channel Pillow keeps the upper 8; its colour profile is not
-    applied.
+    left out, and of another one the image is "LA" or "RGBA" where it may be `transparent`. Of RGB
+    with 16 bits a channel Pillow keeps the upper 8; its colour profile is not applied. HEIC is read
+    where pillow-heif is installed.
 
     Raises:
         FileNotFoundError; ValueError: naming `name`, for a file that is damaged, larger than
-        `limits.PIXELS`, transparent in places, or whose numbers have no agreed white.
+        `limits.PIXELS`, transparent in places where it may not be, or whose numbers have no agreed white.
     """
     with reading(name, "an image"):
         # Into memory first: from a file, Pillow reads as much as a damaged length says.
@@ -46,13 +50,15 @@ def decode(file: str | Path | IO[bytes], name: object) -> Image.Image:
         image.load()
         if _turned(image):
             ImageOps.exif_transpose(image, in_place=True)
-        return _plain(image)
+        return _plain(image, transparent)
 
 
 @cache
 def _formats() -> tuple[str, ...]:
     """Of those, what this Pillow was built with."""
     Image.init()
+    if find_spec("pillow_heif"):
+        import_module("pillow_heif").register_heif_opener()
     return tuple(f for f in _FORMATS if f in Image.OPEN)
 
 
@@ -79,10 +85,10 @@ def _turned(image) -> bool:
         return False
 
 
-def _plain(image) -> Image.Image:
+def _plain(image, transparent: bool) -> Image.Image:
     mode = image.mode
     if "transparency" in image.info or mode in _WITH_ALPHA:
-        return _opaque(image)
+        return _opaque(image, transparent)
     if mode in ("L", "RGB"):
         return image
     if mode == "1":
@@ -104,12 +110,14 @@ def _plain(image) -> Image.Image:
     return _deep(image)
 
 
-def _opaque(image) -> Image.Image:
-    """Without an alpha channel that says nothing: what is below transparency is no picture."""
+def _opaque(image, transparent: bool) -> Image.Image:
+    """Without an alpha channel that says nothing."""
     mode = image.mode
     wanted = _WITH_ALPHA.get(mode, "LA" if mode in ("1", "L") else "RGBA")
     image = image.convert(wanted)
     if image.getchannel("A").getextrema()[0] < 255:
+        if transparent:
+            return image
         raise Refused(
             f"{len(wanted)} channels ({wanted}), transparent in places: put it on a background, "
             "and a mask into black and white"

@@ -3,7 +3,7 @@
 import io
 from importlib.resources import files
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -63,15 +63,50 @@ def read_image(
             f"{printable(name)}: has {bands} channels, the prior has {channels}: "
             f"convert it to {'RGB' if channels == 3 else 'greyscale'} first"
         )
+    return _in_unit_range(array)
+
+
+def _in_unit_range(array: np.ndarray) -> np.ndarray:
+    """[H, W, bands] float32 in [0, 1] of decoded pixels."""
     if array.dtype == np.uint8:  # in float32, the same bits as by float64 in a third of the memory
         array = np.divide(array, np.float32(255), dtype=np.float32)
-    return array.reshape(*array.shape[:2], bands)
+    return array.reshape(*array.shape[:2], -1)
 
 
-def write_image(path: str | Path, image) -> None:
-    """Save an image [H, W, 3] or [H, W, 1] in [0, 1] as PNG."""
-    array = to_uint8(image)
-    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(path, format="PNG")
+class Picture(NamedTuple):
+    """A file's image [H, W, 1 or 3] in [0, 1], and what a picture of it keeps beside its colours.
+
+    `alpha` [H, W, 1] is None where it is opaque, `profile` the colour profile that says what the
+    numbers look like.
+    """
+
+    image: np.ndarray
+    alpha: np.ndarray | None = None
+    profile: bytes | None = None
+
+
+def read_picture(path: str | Path) -> Picture:
+    """An image file with its transparency and its colour profile, as `read_image` reads it.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_image`.
+    """
+    try:
+        decoded = decode(path, path, transparent=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{printable(path)}: no such image") from None
+    profile = decoded.info.get("icc_profile")
+    bands = _in_unit_range(np.asarray(decoded))
+    if decoded.mode in ("LA", "RGBA"):
+        return Picture(bands[..., :-1], bands[..., -1:], profile)
+    return Picture(bands, None, profile)
+
+
+def write_image(path: str | Path, image, alpha=None, profile: bytes | None = None) -> None:
+    """Save an image [H, W, 3] or [H, W, 1] in [0, 1] as PNG, with what its `Picture` keeps."""
+    array = to_uint8(image if alpha is None else np.concatenate([image, alpha], -1))
+    pixels = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    pixels.save(path, format="PNG", icc_profile=profile)
 
 
 def to_uint8(image) -> np.ndarray:

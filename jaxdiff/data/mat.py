@@ -1,7 +1,7 @@
 """MATLAB's files: the arrays of numbers, and cells of them, in v5 (v6, v7) and v7.3.
 
 v5 is read here: SciPy's reader follows types and sizes of a damaged file out of its own tables.
-The format is MathWorks' "MAT-File Format", chapter 1. v7.3 is HDF5.
+The format is MathWorks' "MAT-File Format", chapter 1. v7.3 is HDF5, which `mat73` reads.
 """
 
 import math
@@ -9,13 +9,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 
-from jaxdiff.data.inputs import Refused, reading
+from jaxdiff.data.inputs import reading
 from jaxdiff.util import limits
+from jaxdiff.util.extras import need
 
 Variable = np.ndarray | list[np.ndarray | None] | None
 
@@ -26,7 +25,8 @@ _CELL = 1
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4"}
 _CLASSES |= {14: "i8", 15: "u8"}
 _COMPLEX = 0x800
-_MAX_CELLS = 100_000
+MAX_CELLS = 100_000
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def read_mat(path: Path) -> dict[str, Variable]:
@@ -35,18 +35,30 @@ def read_mat(path: Path) -> dict[str, Variable]:
     Of a v7.3 that has a variable `kernels`, that one alone.
 
     Raises:
-        FileNotFoundError; ValueError: for a damaged file, another version than v5 or v7.3, links
-        to other files, or more than `limits.KERNEL_BYTES`.
+        FileNotFoundError; ImportError: for a v7.3 where h5py is not installed.
+        ValueError: for a damaged file, another version than v5 or v7.3, links to other files, or
+        more than `limits.KERNEL_BYTES`.
     """
+    if _is_hdf5(path):
+        need("mat", "h5py")
+        from jaxdiff.data.mat73 import read_hdf5
+
+        with reading(path, "a .mat file"):
+            return read_hdf5(path)
     with reading(path, "a .mat file"):
-        if h5py.is_hdf5(path):
-            return _read_hdf5(path)
         limits.check("bytes", path.stat().st_size, "KERNEL_BYTES")
         content = path.read_bytes()
         order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
         if order is None or len(content) < 128:
             raise ValueError("expected MATLAB's v5 or v7.3: save it with -v7")
         return dict(_variables(memoryview(content)[128:], order))
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Whether HDF5's signature stands at the start, or behind MATLAB's own header of 512 bytes."""
+    with path.open("rb") as file:
+        start = file.read(520)
+    return _HDF5 in (start[:8], start[512:])
 
 
 def _variables(content: memoryview, order: str) -> Iterator[tuple[str, Variable]]:
@@ -69,8 +81,8 @@ def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview
     at = found = 0
     while at < len(content):
         found += 1
-        if at + 8 > len(content) or found > _MAX_CELLS:
-            raise ValueError("cut short" if found <= _MAX_CELLS else f"over {_MAX_CELLS} cells")
+        if at + 8 > len(content) or found > MAX_CELLS:
+            raise ValueError("cut short" if found <= MAX_CELLS else f"over {MAX_CELLS} cells")
         kind, size = struct.unpack_from(f"{order}II", content, at)
         start, end = at + 8, at + 8 + size
         if kind >> 16:
@@ -112,51 +124,3 @@ def _matrix(content: memoryview, order: str, within: int = 0) -> tuple[str, Vari
 def _cell(content: memoryview, order: str, within: int) -> np.ndarray | None:
     value = _matrix(content, order, within + 1)[1]
     return value if isinstance(value, np.ndarray) else None
-
-
-def _read_hdf5(path: Path) -> dict[str, Variable]:
-    variables: dict[str, Variable] = {}
-    unpacked = 0
-    file: Any
-    with h5py.File(path, "r") as file:
-        # Of a file that has kernels, all else may be as large as it likes.
-        for name in ["kernels"] if "kernels" in file else [str(name) for name in file]:
-            if name.startswith("#"):  # where MATLAB keeps what cells refer to
-                continue
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                raise Refused(f"{name} is a link to another place")
-            found = variables[name] = _hdf5_variable(file, file[name])
-            arrays = found if isinstance(found, list) else [found]
-            unpacked += sum(a.nbytes for a in arrays if a is not None)
-            limits.check("bytes", unpacked, "KERNEL_BYTES")
-    return variables
-
-
-def _hdf5_variable(file: Any, item: Any) -> Variable:
-    if isinstance(item, h5py.Dataset) and h5py.check_ref_dtype(item.dtype) is h5py.Reference:
-        if (item.size or 0) > _MAX_CELLS:
-            raise Refused(f"{item.name}: {item.size} cells")
-        _check_dataset(item)
-        cells = [file[ref] if ref else None for ref in item[()].ravel()]
-        limits.check(
-            "bytes", sum(c.nbytes for c in cells if isinstance(c, h5py.Dataset)), "KERNEL_BYTES"
-        )
-        return [_hdf5_array(cell) for cell in cells]
-    return _hdf5_array(item)
-
-
-def _hdf5_array(item: Any) -> np.ndarray | None:
-    text = (b"char", "char")  # which is stored as numbers, too
-    if not isinstance(item, h5py.Dataset) or item.attrs.get("MATLAB_class") in text:
-        return None
-    if item.dtype.kind not in "biuf" or item.shape is None:
-        return None
-    _check_dataset(item)
-    return item[()].T  # which MATLAB stores transposed
-
-
-def _check_dataset(item) -> None:
-    if item.external or item.is_virtual:
-        raise Refused(f"{item.name} lies in another file")
-    chunk = math.prod(item.chunks or ()) * item.dtype.itemsize
-    limits.check("bytes", max(item.nbytes, chunk), "KERNEL_BYTES")

@@ -1,4 +1,4 @@
-"""Conjugate gradients that say how they ended."""
+"""Conjugate gradients: to a tolerance, saying how they ended, or a few steps of them."""
 
 import jax
 import jax.numpy as jnp
@@ -45,3 +45,25 @@ def conjugate_gradients(
         "cg_converged": residual <= 10 * tolerance,
     }
     return u, report
+
+
+def few_iterations(matvec, b, count: int):
+    """About u with matvec(u) = b: `count` conjugate gradients from 0, each one matvec and no more.
+
+    For a matvec that costs a gradient through a network. Once b is met nothing moves.
+    """
+
+    def iterate(_, state):
+        u, r, p, gamma = state
+        ap = matvec(p)
+        alpha = _ratio(gamma, jnp.vdot(p, ap))
+        u, r = u + alpha * p, r - alpha * ap
+        new = jnp.vdot(r, r)
+        return u, r, r + _ratio(new, gamma) * p, new
+
+    return jax.lax.fori_loop(0, count, iterate, (jnp.zeros_like(b), b, b, jnp.vdot(b, b)))[0]
+
+
+def _ratio(a, b):
+    """a/b, and 0 where b is."""
+    return jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b))

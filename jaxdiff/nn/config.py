@@ -127,6 +127,14 @@ class UNet2DConfig:
         """Height and width must be multiples of this."""
         return 2 ** (len(self.block_out_channels) - 1)
 
+    @property
+    def attention_stride(self) -> int | None:
+        """Pixels from one token to the next, where its attention is finest; None without any."""
+        levels = [i for i, name in enumerate(self.down_block_types) if "Attn" in name]
+        if self.mid_block_type and self.add_attention:
+            levels.append(len(self.block_out_channels) - 1)
+        return 2 ** min(levels) if levels else None
+
     def head_dim(self, channels: int) -> int:
         """Channels of one attention head in a block of `channels`."""
         return channels if self.attention_head_dim is None else self.attention_head_dim

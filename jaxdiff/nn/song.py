@@ -113,6 +113,13 @@ class SongConfig:
         """Height and width must be multiples of this."""
         return 2 ** (len(self.channel_mult) - 1)
 
+    @property
+    def attention_stride(self) -> int:
+        """Pixels from one token to the next, where its attention is finest."""
+        last = len(self.channel_mult) - 1
+        levels = (i for i in range(last) if self.img_resolution >> i in self.attn_resolutions)
+        return 2 ** min(levels, default=last)
+
 
 class SongUNet(nnx.Module):
     """The network F(x, c) of EDM, of an image and the coordinate of its noise level.

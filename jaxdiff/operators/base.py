@@ -37,6 +37,7 @@ class Operator(ABC):
     """
 
     shape: Any = None  # a class attribute, no field
+    pixelwise = False  # whether it takes each pixel by itself, and 0 to 0
 
     @abstractmethod
     def __call__(self, x) -> jax.Array:
@@ -123,6 +124,17 @@ class Linear(Operator):
         """A⁺y of one measurement, by conjugate gradients on AᵀA x = Aᵀy from x = 0."""
         return conjugate_gradients(lambda x: self.adjoint(self(x)), self.adjoint(y))[0]
 
+    def spectral(self, function: Callable, x) -> jax.Array:
+        """f(AᵀA) x of an image, for a function f of the eigenvalues of AᵀA, elementwise.
+
+        Raises:
+            TypeError: where A has no spectral or diagonal form.
+        """
+        raise TypeError(
+            f"operator: {self.name} has no spectral or diagonal form, which this method needs, as "
+            "Blur, Mask, Crop, Downsample and Grey have: DiffPIR takes any linear operator"
+        )
+
     def factors(self, dtype) -> "tuple[Linear | None, Any]":
         """(P, K) with A = P F⁻¹ diag(K) F: what follows a circular filter, and its response.
 
@@ -150,7 +162,8 @@ class Compose(Operator):
         return self.outer(self.inner(x))
 
     def project(self, y):
-        return self.outer.project(y)
+        y = self.outer.project(y)
+        return self.inner.project(y) if self.outer.pixelwise else y
 
     @property
     def linear(self) -> Linear:
@@ -184,6 +197,19 @@ class LinearCompose(Linear):
             return s * x, report
         return self._solve_by_cg(residual, r2, s2)
 
+    def spectral(self, function, x):
+        if isinstance(self.inner, Scale):
+            s2 = jnp.asarray(self.inner.scale, x.dtype) ** 2
+            return self.outer.spectral(lambda e: function(s2 * e), x)
+        return super().spectral(function, x)
+
+    @property
+    def name(self) -> str:
+        """Of both; a change of units goes unnamed."""
+        if isinstance(self.inner, Scale):
+            return self.outer.name
+        return f"{self.outer.name} @ {self.inner.name}"
+
     def solve(self, residual, r2, s2):
         return self.solve_with_report(residual, r2, s2)[0]
 
@@ -200,6 +226,7 @@ class Scale(Linear):
     """The map x → scale·x."""
 
     scale: Number
+    pixelwise = True
 
     def __call__(self, x):
         x = jnp.asarray(x)
@@ -216,6 +243,9 @@ class Scale(Linear):
         residual = jnp.asarray(residual)
         s = jnp.asarray(self.scale, residual.dtype)
         return s * residual / (r2 * s**2 + s2)
+
+    def spectral(self, function, x):
+        return function(jnp.asarray(self.scale, x.dtype) ** 2) * x
 
     def factors(self, dtype):
         return None, jnp.asarray(self.scale, dtype)

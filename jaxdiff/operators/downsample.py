@@ -7,7 +7,7 @@ import numpy as np
 from jaxdiff.operators.base import Linear
 from jaxdiff.util.pytree import pytree, static
 
-METHODS = ("box", "bicubic")
+METHODS = ("box", "bicubic", "matlab")
 
 
 @pytree
@@ -16,11 +16,12 @@ class Downsample(Linear):
 
     "box": the mean over blocks of factor × factor pixels. "bicubic": Keys' kernel (a = −1/2)
     stretched by the factor, against aliasing, its weights renormalised at the border, as in
-    `jax.image.resize(..., "cubic")`, Pillow and MATLAB.
+    `jax.image.resize(..., "cubic")` and Pillow. "matlab": the same kernel over an image that goes on as
+    its mirror image, as in MATLAB's imresize, with which the papers' measurements are made.
 
     Args:
         factor: ≥ 1; it must divide the image's height and width.
-        method: "box" or "bicubic".
+        method: "box", "bicubic" or "matlab".
 
     Raises:
         ValueError: for another factor or method, or, at the call, sizes it does not divide.
@@ -44,13 +45,17 @@ class Downsample(Linear):
     def _matrix(self, size: int) -> np.ndarray:
         """D [size/factor, size]: rows sum to 1."""
         middle = (np.arange(size // self.factor) + 0.5) * self.factor - 0.5
-        d = np.abs(np.arange(size) - middle[:, None]) / self.factor
+        around = 2 * self.factor if self.method == "matlab" else 0
+        places = np.arange(-around, size + around)
+        d = np.abs(places - middle[:, None]) / self.factor
         if self.method == "box":
             weights = (d < 0.5) * 1.0
         else:
             near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
             weights = np.where(d < 1, near, np.where(d < 2, far, 0))
-        return weights / weights.sum(1, keepdims=True)
+        matrix, mirrored = np.zeros((len(middle), size)), places % (2 * size)
+        np.add.at(matrix.T, np.minimum(mirrored, 2 * size - 1 - mirrored), weights.T)
+        return matrix / matrix.sum(1, keepdims=True)
 
     def input_shape(self, shape):
         return (*shape[:-3], shape[-3] * self.factor, shape[-2] * self.factor, shape[-1])
@@ -83,6 +88,14 @@ class Downsample(Linear):
     def pinv(self, y) -> jax.Array:
         """A⁺y."""
         return self._decomposed(y, lambda s: 1 / s)
+
+    def spectral(self, function, x) -> jax.Array:
+        """V f(s²) Vᵀx + f(0)·(x − VVᵀx)."""
+        axes = [np.linalg.svd(self._matrix(n), full_matrices=False)[1:] for n in x.shape[-3:-1]]
+        (s1, v1), (s2, v2) = axes
+        power = jnp.asarray((s1[:, None] * s2) ** 2, x.dtype)[..., None]
+        seen, none = _separable(v1, v2, x), function(jnp.zeros((), x.dtype))
+        return none * x + _separable(v1.T, v2.T, (function(power) - none) * seen)
 
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = V s/(r²s² + s²) Uᵀ residual."""

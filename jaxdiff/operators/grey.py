@@ -59,6 +59,11 @@ class Grey(Linear):
         y = jnp.asarray(y)
         return self.adjoint(y) / self._power(y.dtype)
 
+    def spectral(self, function, x) -> jax.Array:
+        """f(‖weights‖²)·A⁺Ax + f(0)·(x − A⁺Ax)."""
+        power, seen = self._power(x.dtype), self.pinv(self(x))
+        return function(power) * seen + function(0 * power) * (x - seen)
+
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = Aᵀ residual/(r²‖weights‖² + s²)."""
         residual = jnp.asarray(residual)

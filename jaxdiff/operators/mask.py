@@ -29,6 +29,7 @@ class Mask(Linear):
     """
 
     mask: Array
+    pixelwise = True
 
     def __post_init__(self):
         mask = np.asarray(self.mask)
@@ -68,6 +69,10 @@ class Mask(Linear):
     def pinv(self, y) -> jax.Array:
         """A⁺y = Ay."""
         return self(y)
+
+    def spectral(self, function, x) -> jax.Array:
+        """f(mask)·x."""
+        return function(jnp.asarray(self.mask, x.dtype)) * x
 
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = A residual/(r² + s²)."""

@@ -1,6 +1,5 @@
 """What a sampler is, the one formula by which all noise moves, and what a posterior sampler adds."""
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Protocol
 
@@ -9,19 +8,22 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.denoiser import Prediction, Prior
-from jaxdiff.noise import Gaussian, Noise
+from jaxdiff.denoiser import Prediction, Prior, as_prior
+from jaxdiff.noise import Gaussian, Noise, as_noise
 from jaxdiff.observation import (
     Observation,
+    as_measurement,
     batch_of,
     check_linear,
     check_scale,
+    check_spectral,
+    first,
     image_shape,
 )
-from jaxdiff.operators import Stack
+from jaxdiff.operators import Linear, Operator, Stack, as_operators
 from jaxdiff.schedules import Level, Steps
-from jaxdiff.util.arrays import Array
-from jaxdiff.util.pytree import replace_leaf
+from jaxdiff.util.arrays import Array, Number
+from jaxdiff.util.pytree import concrete, field, pytree, replace_leaf
 
 
 class Draws(NamedTuple):
@@ -91,14 +93,20 @@ class Covariance(Protocol):
 class Sampler(ABC):
     """A step of a trajectory; `jd.sample` is the loop, and asks only what stands here.
 
-    A subclass is a pytree with a `denoiser` and `step`.
+    A subclass is a pytree with a `denoiser` and `step`. `inner` is how many steps it wants from each
+    level down to the data (`Steps.inner`).
     """
 
     denoiser: Any
-    evaluations: Any = 1  # of the network in a step
+    inner: Any = 0
+
+    @property
+    def evaluations(self) -> int:
+        """Of the network in a step: one, or one of each step of the ladder."""
+        return self.inner or 1
 
     @abstractmethod
-    def step(self, x, c: Steps, draws: Draws) -> tuple[jax.Array, dict[str, Any]]:
+    def step(self, x, c: Steps, draws: Draws) -> tuple[Any, dict[str, Any]]:
         """The next state of one sample x [H, W, C], and what `keep=` may look at.
 
         A pure function; c is a row of `Steps`. The info has `t` and `x0_hat` at least.
@@ -106,8 +114,20 @@ class Sampler(ABC):
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """[H, W, C] of a state, where it is known."""
+        """[H, W, C] of the noise that a sample begins with, where it is known."""
         return self.denoiser.shape
+
+    def steps(self, count: int) -> Steps:
+        """The `count` steps that it wants: those of the schedule, unless its paper has others."""
+        return self.denoiser.schedule.steps(count, inner=self.inner)
+
+    def begin(self, x) -> Any:
+        """The first state, of the noise x_T."""
+        return x
+
+    def image(self, state) -> jax.Array:
+        """The image [H, W, C] in [0, 1] of a state."""
+        return self.denoiser.image(state)
 
     def split(self) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
         """(the sampler without what differs by measurement, that with a leading axis, batch shape)."""
@@ -119,7 +139,7 @@ class Restorer(Sampler):
 
     A subclass is a pytree with the fields `denoiser`, `operator`, `y` and, unless it needs none,
     `sigma`, each with its converter (see `PiGDM`); it sets `requires_linear` where it takes linear operators
-    and Gaussian noise only.
+    and Gaussian noise only, and `requires_spectral` where they must have `Linear.spectral` besides.
 
     Raises:
         ValueError: for a y that does not fit the operator or holds no finite floats, a negative
@@ -131,19 +151,34 @@ class Restorer(Sampler):
     y: Any
     sigma: Any = None
     requires_linear = False
+    requires_spectral = False
 
     def __post_init__(self):
         batch = self._batch()
         if self.requires_linear:
             check_linear(self.operator, self._image_shape)
+        if self.requires_spectral:
+            check_spectral(self.operator, self._image_shape)
         if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
             raise ValueError(
                 f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
             )
+        self._check_noise()
         # Asked of the measurement, which refuses another noise, where only Gaussian noise will do.
         gaussian = self.requires_linear or isinstance(self.noise, Gaussian)
-        sigma = self.measured.sigma if gaussian else 0
+        one = Observation(first(self.operator), self.y, self.noise)
+        sigma = one.whitened().sigma if gaussian else 0
         check_scale(self.operator, self.y, sigma, self._image_shape)
+
+    def _check_noise(self):
+        """Raises ValueError where a noise with a parameter for each pixel does not fit y."""
+        y = jax.ShapeDtypeStruct(self.y.shape[-3:], jnp.float32)
+        try:
+            fits = self.noise is None or jax.eval_shape(self.noise.residual, y, y).shape == y.shape
+        except (TypeError, ValueError):
+            fits = False
+        if not fits and isinstance(self.sigma, Noise):
+            raise ValueError(f"sigma: {self.sigma!r} does not fit a measurement {list(y.shape)}")
 
     def _batch(self) -> int | None:
         return batch_of(self.operator, self._known, self.y)
@@ -151,7 +186,10 @@ class Restorer(Sampler):
     @property
     def _known(self):
         """[H, W, C] of the prior's images, where it says."""
-        return self.denoiser.shape
+        known = self.denoiser.shape
+        if known is None:
+            return None
+        return jax.eval_shape(self.denoiser.decode, jax.ShapeDtypeStruct(known, jnp.float32)).shape
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
@@ -169,9 +207,21 @@ class Restorer(Sampler):
         return self.sigma if plain else Gaussian(self.sigma)
 
     @property
+    def linear(self) -> bool:
+        """Whether the operator is linear and the noise Gaussian."""
+        return isinstance(first(self.operator), Linear) and isinstance(self.noise, Gaussian)
+
+    def check_likelihood(self, sigma) -> None:
+        """Raises ValueError for a deviation of 0, of which there is no likelihood."""
+        if concrete(sigma) and not isinstance(sigma, Noise) and not np.all(np.asarray(sigma) > 0):
+            raise ValueError(
+                f"sigma: {type(self).__name__} divides by it: expected a number > 0, got {sigma!r}"
+            )
+
+    @property
     def measured(self) -> Observation:
-        """The observation of images, in their units."""
-        return Observation(self.operator, self.y, self.noise)
+        """The observation of images, in their units; Gaussian noise has one σ there."""
+        return Observation(self.operator, self.y, self.noise).whitened()
 
     @property
     def observation(self) -> Observation:
@@ -191,16 +241,50 @@ class Restorer(Sampler):
         return replace_leaf(self, **dict.fromkeys(per_sample)), per_sample, (batch,)
 
 
-def as_scale(name: str):
-    """A converter: a number from 0 to 1e6 in float64, an array so that another does not recompile."""
+@pytree
+class PosteriorSampler(Restorer):
+    """A `Restorer` with the four fields that most have: subclass it under `@pytree`, and add one's own.
+
+    Args:
+        denoiser: a `Denoiser` or its stand-in.
+        operator: A, from images [H, W, C] in [0, 1].
+        y: the measurement in image units, or a batch of them [B, ...].
+        sigma: the standard deviation of its noise in image units, ≥ 0, or [B] of them; or a `jd.noise`.
+    """
+
+    denoiser: Prior = field(converter=as_prior)
+    operator: Operator | Stack = field(converter=as_operators)
+    y: Array = field(converter=as_measurement)
+    sigma: Number | Noise = field(converter=as_noise)
+
+    @abstractmethod
+    def step(self, x, c: Steps, draws: Draws) -> tuple[Any, dict[str, Any]]: ...
+
+
+def as_scale(name: str, largest: float = 1e6, optional: bool = False):
+    """A converter: a number from 0 to `largest` in float64, or None where it may be.
+
+    An array, so that another does not recompile.
+    """
 
     def convert(value):
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, jax.core.Tracer) or (optional and value is None):
             return value
         array = np.asarray(value)
-        ok = array.shape == () and array.dtype.kind in "fiu" and 0 <= float(array) <= 1e6
-        if not ok:
-            raise ValueError(f"{name}: expected a number from 0 to 1e6, got {value!r}")
+        ok = array.shape == () and array.dtype.kind in "fiu" and np.isfinite(array)
+        if not (ok and 0 <= array <= largest):
+            raise ValueError(f"{name}: expected a number from 0 to {largest:g}, got {value!r}")
         return array.astype(np.float64)
+
+    return convert
+
+
+def as_count(name: str):
+    """A converter: an integer ≥ 1."""
+
+    def convert(value) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name}: expected an integer ≥ 1, got {value!r}")
+        return int(value)
 
     return convert

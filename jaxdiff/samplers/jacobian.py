@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.schedules import Steps
+from jaxdiff.schedules import Level, Steps
 
 # The ᾱ between which it is used. Below, σ_t²/α_t multiplies the Jacobian's errors; above there is
 # nothing left to mend (benchmarks/choices.md).
@@ -15,20 +15,20 @@ def used(signal):
     return (signal > FROM) & (signal < TO)
 
 
-def with_covariance(denoiser, x, c: Steps):
-    """The prediction at x_t, and v → Sv with S = σ_t²/α_t·(∂x̂₀/∂x_t)ᵀ.
+def with_covariance(denoiser, x, at: Level):
+    """The prediction at x_t, and v → Sv with S = σ_t²/α_t·(∂x̂₀/∂x_t)ᵀ; 0 where α_t is.
 
     S = Cov[x₀ | x_t] where x̂₀ is the posterior mean (Tweedie's second formula), and then
     symmetric; a network's is so about.
     """
 
     def x0_hat(x):
-        p = denoiser.predict(x, c.now)
+        p = denoiser.predict(x, at)
         return p.x0_hat, p
 
     _, pullback, p = jax.vjp(x0_hat, x, has_aux=True)
-    # Where it is not used α may be 0.
-    scale = jnp.where(used(c.now.signal), c.now.sigma**2 / c.now.alpha, 0)
+    known = at.alpha > 0
+    scale = jnp.where(known, at.sigma**2 / jnp.where(known, at.alpha, 1), 0)
     return p, lambda v: scale * pullback(v)[0]
 
 

@@ -4,17 +4,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxdiff.samplers.base import Restorer
+from jaxdiff.samplers.daps import DAPS
+from jaxdiff.samplers.ddnm import DDNM
+from jaxdiff.samplers.ddrm import DDRM
+from jaxdiff.samplers.diffpir import DiffPIR
 from jaxdiff.samplers.dps import DPS
+from jaxdiff.samplers.fastdips import FastDIPS
+from jaxdiff.samplers.mmps import MMPS
 from jaxdiff.samplers.pigdm import PiGDM
+from jaxdiff.samplers.pnpdm import PnPDM
+from jaxdiff.samplers.reddiff import REDDiff
+from jaxdiff.samplers.repaint import RePaint
+from jaxdiff.samplers.sitcom import SITCOM
 from jaxdiff.samplers.spectral import SpectralPosterior
+from jaxdiff.samplers.tds import TDS
+from jaxdiff.samplers.tmpd import TMPD
 
 
 @dataclass(frozen=True)
 class Preset:
     """A sampler, its usual number of steps and guidance scale, and its other options.
 
-    `steps` and `scale` are those of the evaluations in benchmarks/RESULTS.md; `needs_table`, whether
-    it conditions with a covariance; `linear`, whether it takes linear operators only.
+    `steps` and `scale` are those of the evaluations in benchmarks/RESULTS.md, and of the methods from
+    "diffpir" on those of their papers; `needs_table`, whether it conditions with a covariance.
     """
 
     method: Any
@@ -35,12 +47,13 @@ class Preset:
         """
         arguments = dict(self.options)
         if self.needs_table:
-            if scale is not None:
-                raise ValueError("scale: the spectral sampler has none to tune: leave it out")
             if covariance is None:
                 raise ValueError("covariance: the spectral sampler needs one: jaxdiff calibrate")
-            return self.method(denoiser, operator, y, sigma, covariance, **arguments)
-        arguments["scale"] = self.scale if scale is None else scale
+            arguments["covariance"] = covariance
+        if self.scale is not None:
+            arguments["scale"] = self.scale if scale is None else scale
+        elif scale is not None:
+            raise ValueError(f"scale: {self.method.__name__} has none to tune: leave it out")
         return self.method(denoiser, operator, y, sigma=sigma, **arguments)
 
 
@@ -51,8 +64,22 @@ PRESETS = {
     "pigdm": Preset(PiGDM, 100, 1.0),
     "dps": Preset(DPS, 1000, 1.0),
     "dps-adaptive": Preset(DPS, 1000, 100.0, {"step_size": "adaptive"}),
+    "diffpir": Preset(DiffPIR, 100),
+    "ddrm": Preset(DDRM, 20),
+    "ddnm": Preset(DDNM, 100),
+    "mmps": Preset(MMPS, 100),
+    "daps": Preset(DAPS, 200),
+    "pnpdm": Preset(PnPDM, 100),
+    "tmpd": Preset(TMPD, 100),
+    "reddiff": Preset(REDDiff, 100),
+    "sitcom": Preset(SITCOM, 20),
+    "fastdips": Preset(FastDIPS, 75),
+    "repaint": Preset(RePaint, 250),
+    "tds": Preset(TDS, 100),
 }
 NAMES = tuple(PRESETS)
+# What `jaxdiff evaluate` compares where nobody names others: the course's methods, and the spectral ones.
+COURSE = ("spectral", "spectral-jacobian", "pigdm-paper", "pigdm", "dps", "dps-adaptive")
 
 
 def preset(name: str) -> Preset:

@@ -89,7 +89,7 @@ class SpectralPosterior(Restorer):
 
     def step(self, x, c: Steps, draws: Draws):
         if self.jacobian:
-            p, times_covariance = with_covariance(self.denoiser, x, c)
+            p, times_covariance = with_covariance(self.denoiser, x, c.now)
         else:
             p, times_covariance = self.denoiser.predict(x, c.now), None
         covariance = self.covariance.at(x, c.now, p.x0_hat)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.util.arrays import Number
+from jaxdiff.util.arrays import Array, Number
 from jaxdiff.util.pytree import pytree
 
 
@@ -212,18 +212,29 @@ class Schedule(ABC):
         """The deviation of a step's noise."""
         return following.sigma * np.sqrt(fresh)
 
-    def steps(self, count: int, spacing: str | None = None, *, inner: int = 0) -> Steps:
+    def nearest(self, deviations) -> np.ndarray:
+        """The times at which σ/α is nearest to each of the deviations > 0."""
+        times = self._every()
+        at = self.level(times)
+        distances = np.log(np.asarray(deviations)[..., None]) - np.log(at.sigma / at.alpha)
+        return times[np.abs(distances).argmin(-1)]
+
+    def _every(self) -> np.ndarray:
+        """All times, or as many as leave none out that matters."""
+        return self.times(1000)
+
+    def steps(self, count: int | Array, spacing: str | None = None, *, inner: int = 0) -> Steps:
         """The coefficients of T steps (see `Steps`), by default spaced as the config says.
 
         Args:
-            count: T.
+            count: T; or the T times themselves, none later than the one before.
             spacing: of the times, where the family knows several.
             inner: K steps from each level down to the data beside them, for methods that ask.
 
         Raises:
             ValueError: for a count or a spacing that the schedule has not.
         """
-        times = self.times(count, spacing)
+        times = self.times(count, spacing) if np.ndim(count) == 0 else np.asarray(count)
         steps = self._between(times)
         if not inner:
             return steps

@@ -253,6 +253,9 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
 
     timesteps = times  # diffusers' name
 
+    def _every(self) -> np.ndarray:
+        return np.arange(self.num_train_timesteps)[::-1]
+
     def scalings(self, at: Level) -> Scalings:
         """By `prediction_type`: ε̂, x̂₀, or v̂ = √ᾱ_t·ε − √(1−ᾱ_t)·x₀."""
         match self.config.prediction_type:

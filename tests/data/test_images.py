@@ -328,3 +328,22 @@ def test_a_picture_that_does_not_fit_is_named(tmp_path):
     Image.fromarray(RGB8).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a\.png: is 20×24, too small to crop"):
         data.course_dataset(tmp_path, 32, how="crop")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_picture_keeps_its_transparency_and_profile(mode, tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, len(mode)), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=profile)
+    picture = data.read_picture(tmp_path / "a.png")
+    assert picture.profile == profile
+    np.testing.assert_array_equal(picture.image, pixels[..., :-1].astype("f") / np.float32(255))
+    data.write_image(tmp_path / "b.png", *picture)
+    with Image.open(tmp_path / "b.png") as again:
+        assert again.mode == mode and again.info["icc_profile"] == profile
+        np.testing.assert_array_equal(np.asarray(again), pixels)
+
+
+def test_an_opaque_picture_has_no_alpha(tmp_path):
+    Image.fromarray(np.full((9, 7, 4), 255, np.uint8)).save(tmp_path / "a.png")
+    assert data.read_picture(tmp_path / "a.png").alpha is None
