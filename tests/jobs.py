@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,40 +49,28 @@ class Job:
     before: Path | None
     done: Callable[[Path], set]
 
-    def start(self, out: Path, cache: Path) -> "Running":
-        """The command as a process."""
+    def run(self, out: Path, cache: Path, deadly: float = 0) -> int | None:
+        """How often it changed `out`; None where it was killed before it ended (see `preloaded.run`).
+
+        It is forked from a process that has imported all there is to, which takes longer than
+        these commands; compiled programs are in `cache`.
+        """
         if not out.exists() and self.before is not None:
             shutil.copytree(self.before, out)
-        return Running([str(out) if a == "OUT" else a for a in self.arguments], cache)
-
-
-class Running:
-    """`jaxdiff ARGUMENTS` in a process of its own, with compiled programs in `cache`.
-
-    It is forked from one that has imported all there is to, which takes longer than these commands.
-    """
-
-    def __init__(self, arguments: list[str], cache: Path):
+        arguments = [str(out) if a == "OUT" else a for a in self.arguments]
+        said = cache.with_name(f"{cache.name}-said")
         server = multiprocessing.get_context("forkserver")
         server.set_forkserver_preload(["tests.preloaded"])
-        self.said = cache.with_name(f"{cache.name}-said")
-        self.process = server.Process(target=run, args=(arguments, str(cache), str(self.said)))
-        self.process.start()
-
-    def ended(self, seconds: float) -> bool:
-        """Whether it ends by itself within so long."""
-        self.process.join(seconds)
-        return self.process.exitcode is not None
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
-        self.process.join()
-
-    def check(self) -> None:
-        """Raises unless it ended well."""
-        said = self.said.read_text(encoding="utf-8")
-        assert self.process.exitcode == 0, f"exit code {self.process.exitcode}: {said[-900:]}"
+        process = server.Process(
+            target=run, args=(arguments, str(cache), str(said), str(out), deadly)
+        )
+        process.start()
+        process.join(600)
+        code, text = process.exitcode, said.read_text(encoding="utf-8")
+        if code == -signal.SIGKILL:
+            return None
+        assert code == 0, f"exit code {code}: {text[-900:]}"
+        return int(text.splitlines()[-1])
 
 
 def jobs(root: Path, images: int = 6) -> dict[str, Job]:
