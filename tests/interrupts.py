@@ -35,7 +35,7 @@ def interrupt(
             line = lines[name]
             cache = Path(folder) / f"cache-{number}"  # it compiles each time
             line = line.replace("OUT", f"{folder}/out-{number}")
-            moment = moments.uniform(0.15, 12)
+            moment = moments.uniform(0.15, 25)
             said, wait = _stop(line.split(), cache, moment)
             if said:
                 findings.append(f"{name}, after {moment:.2f} s: {said}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.jobs import Contents, Job, contents, jobs
 
-IN_A_ROW = 4  # kills of one folder before it may end
+IN_A_ROW = 8  # kills of one folder before it may end
 
 
 def kill(
@@ -75,7 +75,7 @@ def _round(
 ) -> int:
     """Kill it at most so often, then let it end; returns how often it was killed."""
     found, kills = first, 0
-    while job.run(out, cache, moments.uniform(1, changes + 1) if kills < most else 0) is None:
+    while job.run(out, cache, 1 + changes * moments.random() ** 2 if kills < most else 0) is None:
         kills += 1
         before, found = found, job.done(out) if out.exists() else first
         assert found <= first | last, f"after kill {kills}: {found - last} is of no command"
