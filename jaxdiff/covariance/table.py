@@ -88,6 +88,10 @@ class SpectralCovariance:
         for name in ("table", "modulation"):
             if not np.isfinite(self._arrays().get(name, 0)).all():
                 raise ValueError(f"{name}: holds NaN or infinite values")
+        if not (self.spacing.shape == () and 1e-6 <= self.spacing <= 1):
+            raise ValueError(f"spacing: expected cycles a pixel, in [1e-6, 1], got {self.spacing}")
+        if not np.linalg.eigvalsh(np.asarray(self.table, np.float64)).min() > 0:
+            raise ValueError("table: holds a matrix that is not positive definite")
 
     def _arrays(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if value is not None}

@@ -1,6 +1,5 @@
 """What a sampler is, the one formula by which all noise moves, and what a posterior sampler adds."""
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Protocol
 
@@ -275,12 +274,11 @@ class PosteriorSampler(Restorer):
     def step(self, x, c: Steps, draws: Draws) -> tuple[Any, dict[str, Any]]: ...
 
 
-def as_scale(name: str, largest: float = math.inf, optional: bool = False):
-    """A converter: a finite number from 0 to `largest` in float64, or None where it may be.
+def as_scale(name: str, largest: float = 1e6, optional: bool = False):
+    """A converter: a number from 0 to `largest` in float64, or None where it may be.
 
     An array, so that another does not recompile.
     """
-    expected = "a finite number ≥ 0" if largest == math.inf else f"a number from 0 to {largest:g}"
 
     def convert(value):
         if isinstance(value, jax.core.Tracer) or (optional and value is None):
@@ -288,7 +286,7 @@ def as_scale(name: str, largest: float = math.inf, optional: bool = False):
         array = np.asarray(value)
         ok = array.shape == () and array.dtype.kind in "fiu" and np.isfinite(array)
         if not (ok and 0 <= array <= largest):
-            raise ValueError(f"{name}: expected {expected}, got {value!r}")
+            raise ValueError(f"{name}: expected a number from 0 to {largest:g}, got {value!r}")
         return array.astype(np.float64)
 
     return convert
