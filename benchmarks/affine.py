@@ -155,12 +155,16 @@ def row(steps: jd.Steps, i: int) -> jd.Steps:
 
 
 def compare(sampler: str, problem: Problem, steps: jd.Steps) -> dict[str, float]:
-    """How far the sampler's law is from the posterior's: 0, 1 and 0 where it is exact.
+    """How far the sampler's law is from the posterior's (see `distances`)."""
+    return distances(*law(sampler, problem, steps), problem)
+
+
+def distances(mean, variance, problem: Problem) -> dict[str, float]:
+    """How far a law by frequency is from the posterior's: 0, 1 and 0 where it is exact.
 
     `mean_error`: rms error of the mean over the posterior's rms deviation; `spread_ratio`: of rms
     deviations; `wasserstein`: the 2-Wasserstein distance over the posterior's rms deviation.
     """
-    mean, variance = law(sampler, problem, steps)
     exact_mean, exact_variance = problem.posterior()
     scale = np.sqrt(exact_variance.mean())
     error = np.abs(mean - exact_mean) ** 2

@@ -415,6 +415,8 @@ def test_levels_of_ones_own():
     np.testing.assert_allclose(
         steps.now.sigma / steps.now.alpha, [3, 1.5, 0.75, 0.375, 0.3, 0.3], rtol=0.03
     )
+    steps = jd.DiffPIR(prior, BLUR, y, 0.1).steps(100)
+    np.testing.assert_array_equal(steps.t[[0, 1, 2, 98, 99]], [999, 899, 857, 5, 0])
     for count in (0, 2.5, True):
         with pytest.raises(ValueError, match="steps: expected an integer"):
             jd.DAPS(prior, BLUR, y, 0.1).steps(count)
