@@ -49,8 +49,8 @@ class REDDiff(PosteriorSampler):
             mu = self.observation.prox(mu, jnp.ones((), x.dtype))[0]
         return mu, no_moments(mu)
 
-    def image(self, state):
-        return self.denoiser.image(state[0])
+    def result(self, state):
+        return state[0]
 
     def step(self, x, c: Steps, draws: Draws):
         mu, moments = x
