@@ -125,9 +125,9 @@ class Sampler(ABC):
         """The first state, of the noise x_T."""
         return x
 
-    def image(self, state) -> jax.Array:
-        """The image [H, W, C] in [0, 1] of a state."""
-        return self.denoiser.image(state)
+    def result(self, state) -> jax.Array:
+        """The sample [H, W, C] that a state holds, of the prior's states."""
+        return state
 
     def split(self) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
         """(the sampler without what differs by measurement, that with a leading axis, batch shape)."""

@@ -76,7 +76,8 @@ PRESETS = {
     "pigdm": Preset(PiGDM, 100, 1.0),
     "dps": Preset(DPS, 1000, 1.0),
     "dps-adaptive": Preset(DPS, 1000, 100.0, {"step_size": "adaptive"}),
-    "diffpir": Preset(DiffPIR, 100),
+    # Of the λ that the paper finds best, from 3 to 25 with its units, one that suits motion blur.
+    "diffpir": Preset(DiffPIR, 100, options={"lambda_": 4.0}),
     "ddrm": Preset(DDRM, 20),
     "ddnm": Preset(DDNM, 100),
     "mmps": Preset(MMPS, 100),

@@ -240,13 +240,13 @@ class Schedule(ABC):
 
     def nearest(self, deviations) -> np.ndarray:
         """The times at which σ/α is nearest to each of the deviations > 0."""
-        times = self._every()
+        times = self.all_times()
         at = self.level(times)
         distances = np.log(np.asarray(deviations)[..., None]) - np.log(at.sigma / at.alpha)
         return times[np.abs(distances).argmin(-1)]
 
-    def _every(self) -> np.ndarray:
-        """All times, or as many as leave none out that matters."""
+    def all_times(self) -> np.ndarray:
+        """All times, or as many as leave none out that matters, descending."""
         return self.times(1000)
 
     def steps(self, count: int | Array, spacing: str | None = None, *, inner: int = 0) -> Steps:

@@ -232,7 +232,7 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
 
     timesteps = times  # diffusers' name
 
-    def _every(self) -> np.ndarray:
+    def all_times(self) -> np.ndarray:
         return np.arange(self.num_train_timesteps)[::-1]
 
     def scalings(self, at: Level) -> Scalings:
