@@ -1,12 +1,13 @@
 """Tomography: line integrals from many sides."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
 from jaxdiff.operators.base import Linear
-from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import concrete, pytree, static
 
 
@@ -33,7 +34,7 @@ class Radon(Linear):
         (60, 91, 3)
     """
 
-    angles: Array
+    angles: Any
     shape: tuple[int, int] = static()
 
     def __post_init__(self):

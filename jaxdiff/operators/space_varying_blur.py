@@ -1,12 +1,13 @@
 """A lens whose blur changes over the picture."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators.base import Linear
 from jaxdiff.operators.blur import Blur, transfer
-from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import concrete, pytree, static
 
 AXES = (-3, -2)
@@ -36,8 +37,8 @@ class SpaceVaryingBlur(Linear):
         (8, 8, 3)
     """
 
-    kernels: Array
-    weights: Array
+    kernels: Any
+    weights: Any
     shape: tuple[int, int] = static()
 
     def __post_init__(self):

@@ -183,7 +183,7 @@ class System:
     def _precondition(self, r):
         if self.outer is None:
             return small_matrices.apply(self._inverse, r)
-        around = self.near[0]
+        around = self.near[0] if self.near else None
         if around is None:
             return filtered(self._inverse, r)
         return around(filtered(self._inverse, around.adjoint(r)))
