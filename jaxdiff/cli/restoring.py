@@ -9,6 +9,8 @@ from rich.markdown import Markdown
 
 from jaxdiff.cli.options import (
     BatchOption,
+    ClassLabelOption,
+    ConfigOption,
     DevicesOption,
     HostsOption,
     ModelOption,
@@ -100,6 +102,8 @@ def restore(
     ] = None,
     samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 9,
     model: ModelOption = "faces64",
+    config: ConfigOption = None,
+    class_label: ClassLabelOption = None,
     seed: SeedOption = 0,
     fit: Annotated[
         Fit | None,
@@ -156,6 +160,8 @@ def restore(
         steps=steps,
         samples=samples,
         model=model,
+        config=None if config is None else str(config),
+        class_label=class_label,
         seed=seed,
         fit=None if fit is None else fit.value,
         border=border.value,
@@ -200,6 +206,8 @@ def evaluate(
         "20,50,100"
     ),
     model: ModelOption = "faces64",
+    config: ConfigOption = None,
+    class_label: ClassLabelOption = None,
     seed: SeedOption = 0,
     fit: Annotated[Fit, typer.Option(help="For images of another size.")] = Fit.resize,
     batch_size: BatchOption = None,
@@ -235,6 +243,8 @@ def evaluate(
             out,
             seed=seed,
             fit=fit.value,
+            config=config,
+            class_label=class_label,
             remat=remat,
             batch_size=batch_size,
             progress=progress(),

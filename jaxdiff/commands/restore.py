@@ -59,10 +59,12 @@ class Settings:
     remat: bool = False
     precision: str | None = None
     save_draws: bool = False
+    config: str | None = None  # a file, of the model
+    class_label: int | None = None
 
 
 # Of the settings, those that change no result but by rounding: a run may go on with other ones.
-FREE = ("model", "batch_size", "remat")
+FREE = ("model", "config", "batch_size", "remat")
 
 
 class Task(NamedTuple):
@@ -260,8 +262,12 @@ def _task(settings: Settings, items: list[Item]) -> tuple[Task, np.ndarray | Non
             "--fit: a measurement is not resized where the kernel is given, which would be of another "
             "scale: it is restored at its own size, or cropped"
         )
-    unet, schedule = jd.load(settings.model)
-    denoiser = jd.Denoiser(unet, schedule, remat=settings.remat)
+    denoiser = jd.prior(
+        settings.model,
+        config=settings.config,
+        class_labels=settings.class_label,
+        remat=settings.remat,
+    )
     name, covariance = settings.sampler, None
     if name is None or preset(name).needs_table:
         try:
@@ -273,9 +279,9 @@ def _task(settings: Settings, items: list[Item]) -> tuple[Task, np.ndarray | Non
     image = _first(task, items)
     camera = task.camera(_shape(denoiser) if image is None else image.shape)
     sigma = noise or settings.sigma or 0.1
-    name = name or default_sampler(camera.operator, sigma, covariance)
+    name = name or default_sampler(denoiser, camera.operator, sigma, covariance)
     count = settings.steps or preset(name).steps
-    schedule.steps(count)  # which the schedule may not have
+    denoiser.schedule.steps(count)  # which the schedule may not have
     used = dataclasses.replace(settings, sampler=name, steps=count)
     y = np.asarray(camera.operator(np.zeros(camera.canvas, np.float32)))
     prior = of_size(denoiser, camera.canvas[:2])
@@ -283,9 +289,9 @@ def _task(settings: Settings, items: list[Item]) -> tuple[Task, np.ndarray | Non
     return task._replace(settings=used), image
 
 
-def _shape(denoiser: jd.Denoiser) -> tuple[int, int, int]:
+def _shape(denoiser: jd.Denoiser) -> tuple[int, ...]:
     """[H, W, C] of the images that the prior was trained on; of 64² where it does not say."""
-    return denoiser.shape or (64, 64, denoiser.network.config.in_channels)
+    return denoiser.image_shape or (64, 64, denoiser.network.config.in_channels)
 
 
 def _first(task: Task, items: list[Item]) -> np.ndarray | None:

@@ -1,6 +1,5 @@
 """What a sampler is, the one formula by which all noise moves, and what a posterior sampler adds."""
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Protocol
 
@@ -126,9 +125,9 @@ class Sampler(ABC):
         """The first state, of the noise x_T."""
         return x
 
-    def image(self, state) -> jax.Array:
-        """The image [H, W, C] in [0, 1] of a state."""
-        return self.denoiser.image(state)
+    def result(self, state) -> jax.Array:
+        """The sample [H, W, C] that a state holds, of the prior's states."""
+        return state
 
     def split(self) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
         """(the sampler without what differs by measurement, that with a leading axis, batch shape)."""
@@ -158,6 +157,8 @@ class Restorer(Sampler):
         batch = self._batch()
         if self.requires_linear:
             check_linear(self.operator, self._image_shape)
+        if self.linear_decode:
+            _ = self.denoiser.decode.linear  # which a prior of latents has not
         if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
             raise ValueError(
                 f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
@@ -170,6 +171,11 @@ class Restorer(Sampler):
         if self.requires_spectral:
             check_spectral(one.whitened().operator, self._image_shape)
         check_scale(self.operator, self.y, sigma, self._image_shape)
+
+    @property
+    def linear_decode(self) -> bool:
+        """Whether the prior's states must become images by a linear map."""
+        return self.requires_linear
 
     def _check_noise(self):
         """Raises ValueError where a noise with a parameter for each pixel does not fit y."""
@@ -187,10 +193,7 @@ class Restorer(Sampler):
     @property
     def _known(self):
         """[H, W, C] of the prior's images, where it says."""
-        known = self.denoiser.shape
-        if known is None:
-            return None
-        return jax.eval_shape(self.denoiser.decode, jax.ShapeDtypeStruct(known, jnp.float32)).shape
+        return self.denoiser.image_shape
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
@@ -242,6 +245,15 @@ class Restorer(Sampler):
         return replace_leaf(self, **dict.fromkeys(per_sample)), per_sample, (batch,)
 
 
+def decodes_linearly(denoiser: Prior) -> bool:
+    """Whether its states become images by a linear map, but for a shift."""
+    try:
+        _ = denoiser.decode.linear
+    except TypeError:
+        return False
+    return True
+
+
 @pytree
 class PosteriorSampler(Restorer):
     """A `Restorer` with the four fields that most have: subclass it under `@pytree`, and add one's own.
@@ -262,12 +274,11 @@ class PosteriorSampler(Restorer):
     def step(self, x, c: Steps, draws: Draws) -> tuple[Any, dict[str, Any]]: ...
 
 
-def as_scale(name: str, largest: float = math.inf, optional: bool = False):
-    """A converter: a finite number from 0 to `largest` in float64, or None where it may be.
+def as_scale(name: str, largest: float = 1e6, optional: bool = False):
+    """A converter: a number from 0 to `largest` in float64, or None where it may be.
 
     An array, so that another does not recompile.
     """
-    expected = "a finite number ≥ 0" if largest == math.inf else f"a number from 0 to {largest:g}"
 
     def convert(value):
         if isinstance(value, jax.core.Tracer) or (optional and value is None):
@@ -275,7 +286,7 @@ def as_scale(name: str, largest: float = math.inf, optional: bool = False):
         array = np.asarray(value)
         ok = array.shape == () and array.dtype.kind in "fiu" and np.isfinite(array)
         if not (ok and 0 <= array <= largest):
-            raise ValueError(f"{name}: expected {expected}, got {value!r}")
+            raise ValueError(f"{name}: expected a number from 0 to {largest:g}, got {value!r}")
         return array.astype(np.float64)
 
     return convert

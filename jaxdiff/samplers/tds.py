@@ -53,8 +53,8 @@ class TDS(PosteriorSampler):
     def begin(self, x):  # and what the weights lack
         return x, jnp.zeros(self.particles, x.dtype)
 
-    def image(self, state):
-        return self.denoiser.image(state[0][0])
+    def result(self, state):
+        return state[0][0]
 
     def _twisted(self, c: Steps, x):
         """x̂₀, (σ_t²/α_t)∇log p̃ and log p̃ of one particle."""
