@@ -23,7 +23,7 @@ from jaxdiff.observation import (
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
 from jaxdiff.schedules import Level, Steps
 from jaxdiff.util.arrays import Array, Number
-from jaxdiff.util.pytree import concrete, field, pytree, replace_leaf
+from jaxdiff.util.pytree import concrete, describe, field, pytree, replace_leaf
 
 
 class Draws(NamedTuple):
@@ -161,7 +161,8 @@ class Restorer(Sampler):
             _ = self.denoiser.decode.linear  # which a prior of latents has not
         if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
             raise ValueError(
-                f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
+                "sigma: expected a number, or one for each measurement, got "
+                f"{describe(self.sigma)}; one for each pixel is jd.noise.Gaussian's"
             )
         self._check_noise()
         # Asked of the measurement, which refuses another noise, where only Gaussian noise will do.
