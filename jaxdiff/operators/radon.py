@@ -1,12 +1,11 @@
 """Tomography: line integrals from many sides."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.operators.base import Linear
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import concrete, pytree, static
 
 
@@ -33,7 +32,7 @@ class Radon(Linear):
         (60, 91, 3)
     """
 
-    angles: Any
+    angles: Array | int
     shape: tuple[int, int] = static()
 
     def __post_init__(self):

@@ -1,6 +1,6 @@
 """A lens whose blur changes over the picture."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdiff.operators.base import Linear
 from jaxdiff.operators.blur import Blur, transfer
+from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import concrete, pytree, static
 
 AXES = (-3, -2)
@@ -37,8 +38,8 @@ class SpaceVaryingBlur(Linear):
         (8, 8, 3)
     """
 
-    kernels: Any
-    weights: Any
+    kernels: Array | Sequence[Array]
+    weights: Array | Sequence[Array]
     shape: tuple[int, int] = static()
 
     def __post_init__(self):

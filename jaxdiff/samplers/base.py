@@ -1,6 +1,7 @@
 """What a sampler is, the one formula by which all noise moves, and what a posterior sampler adds."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -275,7 +276,7 @@ class PosteriorSampler(Restorer):
     def step(self, x, c: Steps, draws: Draws) -> tuple[Any, dict[str, Any]]: ...
 
 
-def as_scale(name: str, largest: float = 1e6, optional: bool = False):
+def as_scale(name: str, largest: float = 1e6, optional: bool = False) -> Callable[[Any], Any]:
     """A converter: a number from 0 to `largest` in float64, or None where it may be.
 
     An array, so that another does not recompile.

@@ -7,7 +7,7 @@ from jaxdiff.samplers.base import move
 from jaxdiff.schedules import Steps
 
 
-def descend(denoiser, x, ladder: Steps, key=None) -> jax.Array:
+def descend(denoiser, x, ladder: Steps | None, key=None) -> jax.Array:
     """From x_t to the data along `Steps.inner`: by the probability flow, or as DDPM with a key."""
 
     def one(x, step):
@@ -15,6 +15,7 @@ def descend(denoiser, x, ladder: Steps, key=None) -> jax.Array:
         z, fresh = (0, 0) if key is None else (jax.random.normal(key, x.shape, x.dtype), None)
         return move(x, c, denoiser.predict(x, c.now).x0_hat, z, fresh), None
 
+    assert ladder is not None, "of a sampler whose `inner` is not 0"
     keys = None if key is None else jax.random.split(key, len(ladder))
     return jax.lax.scan(one, x, (ladder, keys))[0]
 
