@@ -1,7 +1,7 @@
 """The layers a UNet2D is made of: NHWC, torch's attribute names, diffusers' arithmetic."""
 
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -130,8 +130,8 @@ def _native_norm(x, scale, bias, groups: int, eps: float, silu: bool):
 
 
 def _native_norm_fwd(x, scale, bias, groups, eps, silu):
-    y, stats = _native_norm(x, scale, bias, groups, eps, silu)
-    return (y, stats), (x, scale, bias, stats)
+    found: Any = _native_norm(x, scale, bias, groups, eps, silu)
+    return found, (x, scale, bias, found[1])
 
 
 def _native_norm_bwd(groups, eps, silu, residuals, cotangents):
@@ -203,8 +203,8 @@ class GroupNorm(nnx.Module):
         pixels, scale, bias = x.reshape(n, -1, c), self.scale[...], self.bias[...]
         if norms_natively(x):
             silu = act is jax.nn.silu
-            y, _ = _native_norm(pixels, scale, bias, self.groups, self.eps, silu)
-            y = y.reshape(x.shape)
+            found: Any = _native_norm(pixels, scale, bias, self.groups, self.eps, silu)
+            y = found[0].reshape(x.shape)
             return y if act is None or silu else act(y)
         pixels = pixels.astype(jnp.promote_types(x.dtype, jnp.float32))
         y = _norm_by_xla(pixels, scale, bias, self.groups, self.eps)
