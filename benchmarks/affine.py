@@ -6,7 +6,6 @@ posterior's. y is the measurement less A(1/2), the transform orthonormal.
 """
 
 import operator
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -107,24 +106,18 @@ def _tmpd(problem: Problem, c: jd.Steps):
     return _given_x0(problem, c, p * k.conj() / (rows + problem.sigma**2))
 
 
-def _spectral_form(sampler: str, problem: Problem, c: jd.Steps, eta=0.85):
-    """DDRM (η_b = 1) and DDNM+, which treat each singular value by its own noise."""
+def _spectral_form(problem: Problem, c: jd.Steps, eta=0.85):
+    """DDRM with η_b = 1, and DDNM+, which then is the same."""
     k, a, following = problem.k / 2, c.alphas_cumprod, c.alphas_cumprod_prev
     s, e = np.abs(k), np.sqrt((1 - following) / following)
     d = np.sqrt(a) * problem.prior.spectrum / (a * problem.prior.spectrum + 1 - a)
     eps = (1 - np.sqrt(a) * d) / np.sqrt(1 - a)
     zero = s <= s.max() * 1e-12
     at_y = problem.sigma / np.where(zero, 1, s)  # y's noise, along x₀
-    own = np.sqrt(1 - eta**2) * e
-    if sampler == "ddrm":
-        sees = e >= at_y
-        toward = np.where(sees, 1, own / at_y)
-        fresh = np.where(sees, np.sqrt(np.maximum(e**2 - at_y**2, 0)), eta * e)
-        own = np.where(zero, own, 0)
-    else:
-        sees = eta * e >= at_y
-        toward = np.where(sees, 1, eta * e / at_y)
-        fresh = np.where(sees, np.sqrt(np.maximum((eta * e) ** 2 - at_y**2, 0)), 0)
+    own, sees = np.sqrt(1 - eta**2) * e, e >= at_y
+    toward = np.where(sees, 1, own / at_y)
+    fresh = np.where(sees, np.sqrt(np.maximum(e**2 - at_y**2, 0)), eta * e)
+    own = np.where(zero, own, 0)
     toward, fresh = np.where(zero, 0, toward), np.where(zero, eta * e, fresh)
     f, g = (1 - toward) * d + own * eps, toward / np.where(zero, 1, k)
     return np.sqrt(following) * f, np.sqrt(following) * g, np.sqrt(following) * fresh
@@ -134,8 +127,8 @@ REPLACING = {
     "diffpir": _diffpir,
     "mmps": _mmps,
     "tmpd": _tmpd,
-    "ddrm": partial(_spectral_form, "ddrm"),
-    "ddnm": partial(_spectral_form, "ddnm"),
+    "ddrm": _spectral_form,
+    "ddnm": _spectral_form,
 }
 
 
@@ -155,12 +148,16 @@ def row(steps: jd.Steps, i: int) -> jd.Steps:
 
 
 def compare(sampler: str, problem: Problem, steps: jd.Steps) -> dict[str, float]:
-    """How far the sampler's law is from the posterior's: 0, 1 and 0 where it is exact.
+    """How far the sampler's law is from the posterior's (see `distances`)."""
+    return distances(*law(sampler, problem, steps), problem)
+
+
+def distances(mean, variance, problem: Problem) -> dict[str, float]:
+    """How far a law by frequency is from the posterior's: 0, 1 and 0 where it is exact.
 
     `mean_error`: rms error of the mean over the posterior's rms deviation; `spread_ratio`: of rms
     deviations; `wasserstein`: the 2-Wasserstein distance over the posterior's rms deviation.
     """
-    mean, variance = law(sampler, problem, steps)
     exact_mean, exact_variance = problem.posterior()
     scale = np.sqrt(exact_variance.mean())
     error = np.abs(mean - exact_mean) ** 2

@@ -11,6 +11,7 @@ figures. Rows go to a CSV as they come; stopped and started again, a run goes on
 """
 
 import argparse
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from scipy.stats import wasserstein_distance
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from benchmarks.posterior import stored
+from benchmarks.posterior import METHODS, stored
 from jaxdiff.samplers.presets import preset
 from jaxdiff.util.files import replace_file, write_csv
 from jaxdiff.util.pytree import pytree
@@ -34,6 +35,7 @@ CONTESTANTS = (
     *(("pigdm-paper", count) for count in (20, 100)),
     ("pigdm", 100),
     ("dps", 100),
+    *((name, preset(name).steps) for name in METHODS),
 )
 KEYS = ("dimension", "measured", "sampler", "evaluations", "problem", "draws")
 
@@ -52,6 +54,13 @@ class Matrix(jd.operators.Linear):
     def __call__(self, x):
         return jnp.einsum("yd,...dwc->...ywc", jnp.asarray(self.matrix, x.dtype), x)
 
+    def spectral(self, function, x):
+        """V f(s²) Vᵀx + f(0)·(x − VVᵀx)."""
+        _, s, v = jnp.linalg.svd(jnp.asarray(self.matrix, x.dtype), full_matrices=False)
+        seen, none = jnp.einsum("yd,...dwc->...ywc", v, x), function(jnp.zeros((), x.dtype))
+        weighed = (function(s**2) - none)[:, None, None] * seen
+        return none * x + jnp.einsum("yd,...ywc->...dwc", v, weighed)
+
 
 def problem(dimension: int, measured: int, seed: int):
     """(prior, operator, measurement, σ), the last three in image units."""
@@ -68,11 +77,11 @@ def problem(dimension: int, measured: int, seed: int):
     u, _, v = np.linalg.svd(rng.standard_normal((measured, dimension)), full_matrices=False)
     values = np.sort(rng.uniform(size=measured))[::-1]
     # Of (x + 1)/2, and so twice the paper's matrix.
-    operator = Matrix((2 * (u * values) @ v).astype(np.float32))
+    camera = Matrix((2 * (u * values) @ v).astype(np.float32))
     sigma = rng.uniform() * values[0] / UNIT
     x0 = means[rng.choice(25, p=prior.weights)] + rng.standard_normal(dimension)
-    clean = np.asarray(operator(jnp.asarray((x0 / UNIT + 1) / 2).reshape(dimension, 1, 1)))
-    return prior, operator, clean + sigma * rng.standard_normal(clean.shape), sigma
+    clean = np.asarray(camera(jnp.asarray((x0 / UNIT + 1) / 2).reshape(dimension, 1, 1)))
+    return prior, camera, clean + sigma * rng.standard_normal(clean.shape), sigma
 
 
 def sliced_wasserstein(a: np.ndarray, b: np.ndarray, rng, slices: int = 100) -> float:
@@ -90,13 +99,13 @@ def last(x, info):
 
 def draw(name: str, count: int, found, draws: int, key) -> np.ndarray:
     """[draws, d], in the paper's units."""
-    prior, operator, y, sigma = found
+    prior, camera, y, sigma = found
     if name == "exact":
-        x = prior.sample_posterior(key, operator, y, sigma, draws)
+        x = prior.sample_posterior(key, camera, y, sigma, draws)
     else:
-        sampler = preset(name).sampler(prior, operator, y, sigma, covariance=prior.covariance)
-        _, kept = jd.sample(sampler, prior.schedule.steps(count), key=key, n=draws, keep=last)
-        x = np.asarray(kept[-1])
+        sampler = preset(name).sampler(prior, camera, y, sigma, covariance=prior.covariance)
+        _, kept = jd.sample(sampler, sampler.steps(count), key=key, n=draws, keep=last)
+        x = np.asarray(jax.vmap(sampler.result)(jax.tree.map(operator.itemgetter(-1), kept)))
     return UNIT * x.reshape(draws, -1)
 
 

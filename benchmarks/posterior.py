@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from benchmarks import affine, with_azula
+from benchmarks import affine, drawn, with_azula
 from jaxdiff import data, metrics
 from jaxdiff.commands.cameras import operator as named_operator
 from jaxdiff.plot import LABELS
@@ -33,10 +33,26 @@ from jaxdiff.samplers import jacobian
 from jaxdiff.samplers.presets import COURSE, preset
 from jaxdiff.util.files import replace_file, write_csv
 
+# Each at the steps that its paper gives it.
+METHODS = (
+    "ddrm",
+    "ddnm",
+    "diffpir",
+    "fastdips",
+    "reddiff",
+    "tmpd",
+    "mmps",
+    "sitcom",
+    "pnpdm",
+    "tds",
+    "daps",
+)
 LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm", *affine.REPLACING)
 COUNTS = (5, 10, 20, 50, 100, 1000)
 # Of "spectral-jacobian", whose gradients count: steps by evaluations.
 WITH_GRADIENTS = {5: 4, 10: 9, 20: 17, 50: 42, 100: 83}
+# Evaluations of a step, and the gradients that count, where it is not one.
+WITHIN = {"tmpd": 2, "mmps": 2, "sitcom": 30, "pnpdm": 20, "tds": 16, "daps": 5, "repaint": 10}
 CAMERAS = ("blur:motion:17,1", "downsample:4", "mask:0.3,0", "crop:8@blur:motion:17,1")
 SIGMAS = (5, 10, 20)  # in 255
 KEYS = ("camera", "sigma", "sampler", "evaluations", "images", "draws")
@@ -71,7 +87,7 @@ def validation(cameras: tuple[str, ...]) -> list[Cell]:
 
 
 def grid(quick: bool) -> list[Cell]:
-    """Every sampler at the first camera; elsewhere spectral, and the best other one at σ = 10/255."""
+    """Every sampler at the first camera, RePaint at the mask; elsewhere spectral, and ΠGDM at σ = 10/255."""
     if quick:
         return [
             Cell(CAMERAS[0], 10, name, t) for name, t in (("spectral", 10), ("pigdm-paper", 20))
@@ -81,7 +97,9 @@ def grid(quick: bool) -> list[Cell]:
         for name in (*COURSE, "spectral-mean")
         for t in COUNTS[:-1]
     ]
+    main += [(name, preset(name).steps) for name in METHODS]
     cells = [Cell(CAMERAS[0], 10, name, t) for name, t in main]
+    cells.append(Cell(CAMERAS[2], 10, "repaint", preset("repaint").steps))
     for camera in CAMERAS:
         for sigma in SIGMAS:
             cells.append(Cell(camera, sigma, "spectral", 10))
@@ -93,10 +111,12 @@ def grid(quick: bool) -> list[Cell]:
 def evaluations(row: dict) -> int:
     """Of the network, for one draw.
 
-    The gradients of "spectral-jacobian" and of MMPS' solver count as evaluations, the one a step
-    that ΠGDM, DPS and MMPS need anyway does not.
+    The gradients of "spectral-jacobian" and of the solvers of MMPS and TMPD count as evaluations, the one
+    that ΠGDM, DPS and others need anyway for an evaluation does not.
     """
     count = int(row["evaluations"])
+    if row["sampler"] in WITHIN:
+        return count * WITHIN[row["sampler"]]
     if row["sampler"].startswith("azula"):
         return count * (1 + int(row["sampler"][-1]))
     if row["sampler"] != "spectral-jacobian":
@@ -336,6 +356,9 @@ def main() -> None:
         cells += AZULA * bool(importlib.util.find_spec("azula")) + LONG * args.long
     rows = run(args.out / "faces.csv", images, args.draws, cells, shown)
     text = f"# Posterior samplers\n\n## A Gaussian prior, exactly\n\n{table}\n"
+    if not args.quick:
+        text += "## The same at 8², by draws\n\n"
+        text += drawn.table(drawn.run(args.out / drawn.FILE.name, 4000)) + "\n"
     text += f"## Faces: {len(images)} photographs, {args.draws} draws of each\n\n"
     text += faces_table(rows, args.draws)
     replace_file(args.out / "results.md", lambda p: Path(p).write_text(text, encoding="utf-8"))

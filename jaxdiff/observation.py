@@ -91,9 +91,9 @@ class Observation:
         """
         first, second = jax.random.split(key)
         z = x + jnp.sqrt(variance) * jax.random.normal(first, x.shape, x.dtype)
-        missed = self.residual(z)
+        seen, missed = self.whitened(), self.residual(z)
         noise = jax.random.normal(second, missed.shape, missed.dtype)
-        noise = self.operator.project(jnp.asarray(self.sigma, x.dtype) * noise)
+        noise = seen.operator.project(jnp.asarray(seen.sigma, x.dtype) * noise)
         step, report = self.solve(missed - noise, variance)
         return z + variance * step, report
 
@@ -108,7 +108,7 @@ class Observation:
         if not isinstance(self.noise, Gaussian):
             raise TypeError(
                 f"sigma: this method needs Gaussian noise, got {type(self.noise).__name__}: DPS "
-                "takes any jd.noise"
+                "takes any jd.noise, as DAPS, PnPDM and REDDiff do"
             )
         if self.noise.per_pixel:
             raise ValueError("sigma: differs by pixel: ask the whitened observation")

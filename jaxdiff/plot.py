@@ -27,6 +27,18 @@ LABELS = {  # samplers as people say them
     "pigdm-paper": "ΠGDM, paper",
     "dps": "DPS, fixed",
     "dps-adaptive": "DPS, adaptive",
+    "diffpir": "DiffPIR",
+    "ddrm": "DDRM",
+    "ddnm": "DDNM",
+    "mmps": "MMPS",
+    "daps": "DAPS",
+    "pnpdm": "PnP-DM",
+    "tmpd": "TMPD",
+    "reddiff": "RED-diff",
+    "sitcom": "SITCOM",
+    "fastdips": "FAST-DIPS",
+    "repaint": "RePaint",
+    "tds": "TDS",
     "azula-mmps-1": "azula's MMPS, 1 iteration",
     "azula-mmps-3": "azula's MMPS, 3 iterations",
 }
@@ -142,7 +154,7 @@ def strip(states: Sequence[Any] | np.ndarray, t: Sequence[int], columns: int = 1
         t: the timestep of each state, its title.
     """
     chosen = np.unique(np.linspace(0, len(states) - 1, min(columns, len(states))).round())
-    panels = [(f"t = {t[int(i)]}", np.asarray(states[int(i)])) for i in chosen]
+    panels = [(f"t = {t[int(i)]:g}", np.asarray(states[int(i)])) for i in chosen]
     return comparison(panels, columns=columns)
 
 
@@ -194,7 +206,7 @@ def error_spectra(covariance) -> Figure:
     chosen = np.unique(np.linspace(0, len(variance) - 1, 7).round().astype(int))
     for place, level in enumerate(chosen):
         colour = colormaps["viridis"](place / max(len(chosen) - 1, 1))
-        label = f"t = {covariance.timesteps[level]}"
+        label = f"t = {covariance.timesteps[level]:.4g}"
         left.semilogy(radius, np.sqrt((scale[level] ** 2).mean(-1)), label=label, color=colour)
         if colours > 1:
             correlation = variance[level] / (scale[level][:, :, None] * scale[level][:, None])
@@ -295,8 +307,9 @@ def _image_grid(
     figure = Figure(figsize=tuple(whole / _DPI), dpi=_DPI)
     FigureCanvasAgg(figure)
     place = (_GAP / whole[0], _GAP / whole[1], wide / whole[0], high / whole[1])
-    axes = ImageGrid(
-        figure, place, (rows, columns), axes_pad=(_GAP / _DPI, title / _DPI), share_all=False
+    axes: Any = ImageGrid(
+        figure, place, (rows, columns), axes_pad=(_GAP / _DPI, title / _DPI),  # pyright: ignore[reportArgumentType]: a pair, too
+        share_all=False,
     )  # fmt: skip
     for axis in axes:
         axis.set_axis_off()

@@ -172,7 +172,7 @@ def _trajectory(sampler, steps, scale, samples, segment, bar, shape, dtype, keep
         pieces.append(kept)
         jax.block_until_ready(x)
         bar.update(segment)
-    return _images(sampler, x), jax.tree.map(lambda *k: jnp.concatenate(k), *pieces)
+    return _finish(sampler, x), jax.tree.map(lambda *k: jnp.concatenate(k), *pieces)
 
 
 @partial(jit, static=("shape", "dtype", "keep", "sharding"))
@@ -180,7 +180,7 @@ def _run_trajectory(sampler, steps, scale, samples, shape, dtype, keep, sharding
     def run(sampler, steps, scale, samples):
         x = _initial(sampler, scale, samples, shape, dtype)
         x, kept = _scan(sampler, steps, 0, samples, x, shape, dtype, keep)
-        return jax.vmap(sampler.image)(x), kept
+        return _images(sampler, x), kept
 
     return _on_devices(run, sharding, 3, 1)(sampler, steps, scale, samples)
 
@@ -221,9 +221,11 @@ def _initial(sampler, scale, samples, shape, dtype):
 _begin = jit(_initial, static=("shape", "dtype"))
 
 
-@jit
 def _images(sampler, x):
-    return jax.vmap(sampler.image)(x)
+    return sampler.denoiser.image(jax.vmap(sampler.result)(x))
+
+
+_finish = jit(_images)
 
 
 def _draw(sample: _Samples, i, like):
@@ -289,7 +291,7 @@ def _check(sampler, steps, key, n, batch_size, sharding, precision):
             f"steps: expected schedule.steps(T), got {describe(steps)}"
             + (f": schedule.steps({steps})" if isinstance(steps, int) else "")
         )
-    if sampler.inner and (steps.inner is None or steps.inner.t.shape[1] != sampler.inner):
+    if sampler.inner and (steps.inner is None or np.shape(steps.inner.t)[1:] != (sampler.inner,)):
         raise ValueError(
             f"steps: {type(sampler).__name__} wants {sampler.inner} steps from each level down to the "
             f"data: sampler.steps({len(steps)}), or schedule.steps({len(steps)}, inner={sampler.inner})"

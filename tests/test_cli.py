@@ -37,22 +37,6 @@ def fast(tiny):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys, uncached):
-    """Run `jaxdiff ARGS` in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("warnings.showwarning", None, raising=False)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["jaxdiff", *map(str, args)])
-        with pytest.raises(SystemExit) as e:
-            cli.main()
-        out, err = capsys.readouterr()
-        return e.value.code or 0, out, err
-
-    return call
-
-
-@pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"
     data.write_image(path, data.example())

@@ -10,7 +10,17 @@ import pytest
 
 import jaxdiff as jd
 from benchmarks import affine, mixture
-from jaxdiff.operators import Blur, Crop, Downsample, Grey, Mask, Scale
+from jaxdiff.operators import (
+    Blur,
+    Crop,
+    Demosaic,
+    Diagonal,
+    Downsample,
+    Fourier,
+    Grey,
+    Mask,
+    Scale,
+)
 from jaxdiff.samplers.inner import systematic
 from tests.test_samplers import Toy
 
@@ -313,6 +323,10 @@ OPERATORS = {
     "grey": lambda: Grey(),
     "scale": lambda: Scale(0.7),
     "states": lambda: Downsample(2) @ Scale(0.5),
+    "matlab": lambda: Downsample(2, "matlab"),
+    "demosaic": lambda: Demosaic(),
+    "fourier": lambda: Fourier(RNG.random((4, 6)) < 0.5),
+    "weighted-mask": lambda: Diagonal(RNG.random((4, 6, 3))) @ Mask(RNG.random((4, 6)) < 0.5),
 }
 
 
@@ -359,6 +373,22 @@ def test_what_takes_a_likelihood_takes_any_noise(method):
     sampler = method(Toy(np.float32(1)), lambda x: x**2, np.full((8, 8, 3), 0.3, "f"), Laplace(0.1))
     steps = jd.Schedule.from_config().steps(np.array([300, 100]), inner=sampler.inner)
     assert np.isfinite(np.asarray(jd.sample(sampler, steps, key=KEY))).all()
+
+
+def test_ddnm_without_noise_is_a_replacement(x64):
+    """σ = 0: α_s(x̂₀ + A⁺(y − A x̂₀)) and DDIM's noise, of an operator that sees little of some directions."""
+    problem = affine.example(8)
+    operator = Downsample(2)
+    y = np.asarray(operator(problem.y))
+    c = affine.row(problem.prior.schedule.steps(10), 4)
+    x, z = (jnp.asarray(RNG.standard_normal((8, 8, 1))) for _ in range(2))
+    p = problem.prior.predict(x, c.now)
+    image = (p.x0_hat + 1) / 2
+    replaced = 2 * (image + operator.pinv(y - operator(image))) - 1
+    noise = np.sqrt(1 - 0.85**2) * p.eps + 0.85 * z
+    moved, _ = jd.DDNM(problem.prior, operator, y, 0).step(x, c, jd.samplers.Draws(z))
+    expected = c.next.alpha * replaced + c.next.sigma * noise
+    np.testing.assert_allclose(moved, expected, atol=1e-10)
 
 
 BLUR = Blur(np.ones((3, 3)) / 9, (8, 8))
@@ -415,6 +445,8 @@ def test_levels_of_ones_own():
     np.testing.assert_allclose(
         steps.now.sigma / steps.now.alpha, [3, 1.5, 0.75, 0.375, 0.3, 0.3], rtol=0.03
     )
+    steps = jd.DiffPIR(prior, BLUR, y, 0.1).steps(100)
+    np.testing.assert_array_equal(steps.t[[0, 1, 2, 98, 99]], [999, 899, 857, 5, 0])
     for count in (0, 2.5, True):
         with pytest.raises(ValueError, match="steps: expected an integer"):
             jd.DAPS(prior, BLUR, y, 0.1).steps(count)

@@ -40,6 +40,8 @@ def test_recursion_is_the_scan(name, x64):
         sampler = preset(name).sampler(prior, problem.blur, problem.y, problem.sigma)
         if name == "mmps":
             sampler = dataclasses.replace(sampler, iterations=60)
+        elif name == "diffpir":
+            sampler = dataclasses.replace(sampler, lambda_=1.0)
     elif name.startswith("ddpm"):
         sampler = jd.DDPM(prior, prior.covariance if "covariance" in name else None)
     else:

@@ -181,7 +181,7 @@ def test_noise_replaces_the_draws(name, steps, x64):
     step, x = jax.jit(type(sampler).step), sampler.begin(steps.start * noise[0, 0])
     for i in range(6):
         x, _ = step(sampler, x, jax.tree.map(lambda a, i=i: a[i], steps), Draws(noise[i + 1, 0]))
-    np.testing.assert_allclose(images[0], sampler.image(x), atol=1e-10)
+    np.testing.assert_allclose(images[0], sampler.denoiser.image(sampler.result(x)), atol=1e-10)
 
 
 def test_evaluations_of_a_step(name, steps):

@@ -1,12 +1,33 @@
 """The options that several commands have."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 ModelOption = Annotated[
-    str, typer.Option(help="The prior: faces64, a diffusers folder, or a hub id.")
+    str,
+    typer.Option(
+        help="The prior: faces64, a diffusers folder or hub id, a .pt of guided-diffusion, or a .pkl "
+        "of EDM."
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="JSON of what the model's tensors do not say, such as num_head_channels.",
+        show_default=False,
+    ),
+]
+ClassLabelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--class-label",
+        help="The class, of a class-conditional model: a number from 0.",
+        show_default=False,
+    ),
 ]
 # JAX takes a seed by its lowest 32 bits.
 SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0, max=2**32 - 1)]

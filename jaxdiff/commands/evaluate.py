@@ -35,6 +35,8 @@ def evaluate_folder(
     *,
     seed: int = 0,
     fit: str = "resize",
+    config: Path | None = None,
+    class_label: int | None = None,
     remat: bool = False,
     **options: Any,
 ) -> tuple[list[Row], list[str]]:
@@ -52,8 +54,8 @@ def evaluate_folder(
     _check(samplers or ())
     if source is not None and not source.is_dir():
         raise FileNotFoundError(f"{printable(source)}: no such folder of images")
-    denoiser = jd.Denoiser(*jd.load(model), remat=remat)
-    if denoiser.shape is None:
+    denoiser = jd.prior(model, config=config, class_labels=class_label, remat=remat)
+    if (shape := denoiser.image_shape) is None:
         raise ValueError(f"--model: {model} names no sample_size in its config")
     covariance = None
     if any(preset(name).needs_table for name in samplers or COURSE):
@@ -62,8 +64,8 @@ def evaluate_folder(
         except FileNotFoundError:
             if samplers is not None:
                 raise
-    names = samplers or [n for n in COURSE if covariance is not None or not preset(n).needs_table]
-    dataset, bad = _dataset(source, denoiser.shape, seed, fit)
+    names = samplers or [n for n in COURSE if preset(n).suits(denoiser, covariance)]
+    dataset, bad = _dataset(source, shape, seed, fit)
     rows = evaluate(
         dataset,
         denoiser,

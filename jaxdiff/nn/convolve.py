@@ -63,7 +63,7 @@ def _gradient_by_xla(x, g, shape, stride: int, padding: Padding):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _native_gradient(x, g, shape, stride, padding):
+def _native_gradient(x, g, shape, stride, padding) -> Any:
     return tuple(native.convolve_gradient(x, g, shape, stride, padding))
 
 

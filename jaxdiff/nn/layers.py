@@ -123,15 +123,15 @@ class Conv(nnx.Module):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _native_norm(x, scale, bias, groups: int, eps: float, silu: bool):
+def _native_norm(x, scale, bias, groups: int, eps: float, silu: bool) -> Any:
     """Group normalisation of [n, m, C] by `jaxdiff.nn.native`, and the statistics that its gradient needs."""
     y, stats = native.group_norm(x, scale, bias, groups, eps, silu)
     return y, stats
 
 
 def _native_norm_fwd(x, scale, bias, groups, eps, silu):
-    found: Any = _native_norm(x, scale, bias, groups, eps, silu)
-    return found, (x, scale, bias, found[1])
+    y, stats = cast(Any, _native_norm(x, scale, bias, groups, eps, silu))
+    return (y, stats), (x, scale, bias, stats)
 
 
 def _native_norm_bwd(groups, eps, silu, residuals, cotangents):
@@ -203,8 +203,8 @@ class GroupNorm(nnx.Module):
         pixels, scale, bias = x.reshape(n, -1, c), self.scale[...], self.bias[...]
         if norms_natively(x):
             silu = act is jax.nn.silu
-            found: Any = _native_norm(pixels, scale, bias, self.groups, self.eps, silu)
-            y = found[0].reshape(x.shape)
+            y, _ = cast(Any, _native_norm(pixels, scale, bias, self.groups, self.eps, silu))
+            y = y.reshape(x.shape)
             return y if act is None or silu else act(y)
         pixels = pixels.astype(jnp.promote_types(x.dtype, jnp.float32))
         y = _norm_by_xla(pixels, scale, bias, self.groups, self.eps)

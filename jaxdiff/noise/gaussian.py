@@ -62,16 +62,19 @@ class Gaussian(Noise):
 
     def log_prob(self, y, mean) -> jax.Array:
         """Σ −(y − mean)²/(2σ²) − log(σ√(2π)), σ > 0."""
+        mean = jnp.asarray(mean)
         sigma = jnp.asarray(self.sigma, mean.dtype)
         return jnp.sum(-(((y - mean) / sigma) ** 2) / 2 - jnp.log(sigma) - np.log(2 * np.pi) / 2)
 
     def draw(self, key, mean) -> jax.Array:
         """mean + σ·n."""
+        mean = jnp.asarray(mean)
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         return mean + jnp.asarray(self.sigma, mean.dtype) * noise
 
     def residual(self, y, mean) -> jax.Array:
         """y − mean, divided by σ/c where σ differs by pixel, with the c of `whitening`."""
+        mean = jnp.asarray(mean)
         if not self.per_pixel:
             return y - mean
         return standardised(y, mean, jnp.asarray(self.sigma, mean.dtype) ** 2)

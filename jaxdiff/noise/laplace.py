@@ -27,10 +27,12 @@ class Laplace(Noise):
 
     def log_prob(self, y, mean) -> jax.Array:
         """Σ −|y − mean|/b − log 2b."""
+        mean = jnp.asarray(mean)
         b = jnp.asarray(self.scale, mean.dtype)
         return jnp.sum(-jnp.abs(y - mean) / b - jnp.log(2 * b))
 
     def draw(self, key, mean) -> jax.Array:
         """mean + b·n."""
+        mean = jnp.asarray(mean)
         noise = jax.random.laplace(key, mean.shape, mean.dtype)
         return mean + jnp.asarray(self.scale, mean.dtype) * noise

@@ -24,7 +24,7 @@ class Poisson(Noise):
         ValueError: for another peak.
 
     Example:
-        >>> float(Poisson(1.0).log_prob(jnp.zeros(2), jnp.ones(2)))
+        >>> round(float(Poisson(1.0).log_prob(jnp.zeros(2), jnp.ones(2))), 4)
         -2.0
     """
 
@@ -32,16 +32,19 @@ class Poisson(Noise):
 
     def log_prob(self, y, mean) -> jax.Array:
         """Σ k·log λ − λ − log k!, k = peak·y and λ = peak·mean: the probability of the counts."""
+        mean = jnp.asarray(mean)
         peak = jnp.asarray(self.peak, mean.dtype)
         return jnp.sum(log_pmf(peak * y, peak * mean))
 
     def draw(self, key, mean) -> jax.Array:
         """Counts over the peak."""
+        mean = jnp.asarray(mean)
         peak = jnp.asarray(self.peak, mean.dtype)
         return jax.random.poisson(key, jnp.maximum(peak * mean, 0)).astype(mean.dtype) / peak
 
     def residual(self, y, mean) -> jax.Array:
         """(y − mean)/√mean up to a common factor; what is darker than one photon counts as one."""
+        mean = jnp.asarray(mean)
         peak = jnp.asarray(self.peak, mean.dtype)
         return standardised(y, mean, jnp.maximum(mean, 1 / peak))
 

@@ -47,6 +47,7 @@ class PoissonGaussian(Noise):
         are more counts than terms it takes each so-manieth: the terms are as smooth as a Gaussian,
         of which such a sum is exact to rounding.
         """
+        mean = jnp.asarray(mean)
         peak, sigma = self._parameters(mean.dtype)
         rate = jnp.maximum(peak * mean, DARKEST)
         largest, width = jax.lax.stop_gradient(_largest_term(peak * y, rate, peak * sigma))
@@ -64,6 +65,7 @@ class PoissonGaussian(Noise):
 
     def draw(self, key, mean) -> jax.Array:
         """Counts over the peak, and σ·n."""
+        mean = jnp.asarray(mean)
         peak, sigma = self._parameters(mean.dtype)
         light, readout = jax.random.split(key)
         counts = jax.random.poisson(light, jnp.maximum(peak * mean, 0)).astype(mean.dtype)
@@ -71,6 +73,7 @@ class PoissonGaussian(Noise):
 
     def residual(self, y, mean) -> jax.Array:
         """(y − mean)/√(mean/peak + σ²), up to a common factor."""
+        mean = jnp.asarray(mean)
         peak, sigma = self._parameters(mean.dtype)
         return standardised(y, mean, jnp.maximum(mean, 0) / peak + sigma**2)
 

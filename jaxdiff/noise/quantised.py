@@ -40,6 +40,7 @@ class Quantised(Noise):
 
     def log_prob(self, y, mean) -> jax.Array:
         """Σ log(Φ((d + Δ/2)/σ) − Φ((d − Δ/2)/σ)), d = y − mean: the probability of the levels."""
+        mean = jnp.asarray(mean)
         step, sigma = self._parameters(mean.dtype)
         d = -jnp.abs(y - mean)  # symmetric, and there the smaller part of Φ
         upper, lower = log_ndtr((d + step / 2) / sigma), log_ndtr((d - step / 2) / sigma)
@@ -47,6 +48,7 @@ class Quantised(Noise):
 
     def draw(self, key, mean) -> jax.Array:
         """The nearest level to mean + σ·n."""
+        mean = jnp.asarray(mean)
         step, sigma = self._parameters(mean.dtype)
         noisy = mean + sigma * jax.random.normal(key, mean.shape, mean.dtype)
         return jnp.round(noisy / step) * step

@@ -94,6 +94,10 @@ class Blur(Linear):
         """Nothing follows it where it is a filter."""
         return (None, transfer(self.kernel, dtype)) if self.circular else super().factors(dtype)
 
+    def near(self, dtype):
+        """But for the border the circular one."""
+        return None, transfer(self.kernel, dtype)
+
     def _bordered(self, x):
         """F⁻¹ diag(K) F of the image with its surroundings, cut back to the image."""
         x = self._checked(x)

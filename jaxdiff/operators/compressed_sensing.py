@@ -41,6 +41,7 @@ class CompressedSensing(Linear):
     seed: InitVar[int] = 0
     signs: Array | None = None
     rows: Array | None = None
+    isometric = True
 
     def __post_init__(self, seed):
         size = self.shape[0] * self.shape[1]
@@ -79,6 +80,10 @@ class CompressedSensing(Linear):
     def pinv(self, y) -> jax.Array:
         """A⁺y = Aᵀy."""
         return self.adjoint(y)
+
+    def spectral(self, function, x) -> jax.Array:
+        """f(1)·AᵀAx + f(0)·(x − AᵀAx)."""
+        return self._spectral_of_isometry(function, x)
 
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = Aᵀ residual/(r² + s²)."""

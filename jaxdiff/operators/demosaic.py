@@ -28,6 +28,7 @@ class Demosaic(Linear):
     """
 
     pattern: str = static(default="RGGB")
+    isometric = True
 
     def __post_init__(self):
         if self.pattern not in ("RGGB", "BGGR", "GRBG", "GBRG"):
@@ -58,6 +59,10 @@ class Demosaic(Linear):
     def pinv(self, y) -> jax.Array:
         """A⁺y = Aᵀy."""
         return self.adjoint(y)
+
+    def spectral(self, function, x) -> jax.Array:
+        """f(1)·AᵀAx + f(0)·(x − AᵀAx)."""
+        return self._spectral_of_isometry(function, x)
 
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = Aᵀ residual/(r² + s²)."""

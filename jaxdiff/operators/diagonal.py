@@ -64,3 +64,8 @@ class Diagonal(Linear):
         residual = jnp.asarray(residual)
         w = jnp.asarray(self.weights, residual.dtype)
         return w * residual / (r2 * w**2 + s2)
+
+    def near(self, dtype):
+        """Q = A⁺ᵀ; none where it hides pixels."""
+        w = jnp.asarray(self.weights, dtype)
+        return Diagonal(1 / w), jnp.ones((), dtype)

@@ -35,6 +35,7 @@ class Downsample(Linear):
 
     factor: int = static()
     method: str = static(default="box")
+    isometric = True
 
     def __post_init__(self):
         if not isinstance(self.factor, int | np.integer) or self.factor < 1:

@@ -1,5 +1,7 @@
 """A scanner that measures some of an image's frequencies."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +45,7 @@ class Fourier(Linear):
             raise ValueError(f"mask: expected [H, W] of 0 and 1, got {list(mask.shape)}")
         if not mask.any():
             raise ValueError("mask: measures no frequency: set some to 1, as Fourier.lines does")
-        filled = {"mask": mask.astype(np.float32)}
+        filled: dict[str, Any] = {"mask": mask.astype(np.float32)}
         if self.coils is not None and concrete(self.coils):
             coils = np.asarray(self.coils)
             if coils.ndim != 3 or coils.shape[1:] != mask.shape or not np.isfinite(coils).all():
@@ -118,11 +120,16 @@ class Fourier(Linear):
         return y * jnp.asarray(self.mask, y.dtype)[..., None]
 
     def _filtered(self, y, response) -> jax.Array:
-        """response(AᵀA)Aᵀ y of one coil; AᵀA is half a mask and half its mirror image."""
-        x = self.adjoint(y)
+        """response(AᵀA)Aᵀ y of one coil."""
+        return self.spectral(response, self.adjoint(y))
+
+    def spectral(self, function, x) -> jax.Array:
+        """F⁻¹ diag(f) F x of one coil: AᵀA is half the mask and half its mirror image."""
+        if self.coils is not None:
+            return super().spectral(function, x)
         mask = jnp.fft.ifftshift(jnp.asarray(self.mask, x.dtype), (-2, -1))
         opposite = jnp.roll(mask[::-1, ::-1], 1, (0, 1))
-        gain = response((mask + opposite) / 2)[..., None]
+        gain = function((mask + opposite) / 2)[..., None]
         return jnp.fft.ifft2(gain * jnp.fft.fft2(x, axes=AXES), axes=AXES).real.astype(x.dtype)
 
     def pinv(self, y) -> jax.Array:

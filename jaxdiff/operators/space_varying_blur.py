@@ -1,5 +1,7 @@
 """A lens whose blur changes over the picture."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,8 +38,8 @@ class SpaceVaryingBlur(Linear):
         (8, 8, 3)
     """
 
-    kernels: Array
-    weights: Array
+    kernels: Array | Sequence[Array]
+    weights: Array | Sequence[Array]
     shape: tuple[int, int] = static()
 
     def __post_init__(self):
@@ -70,3 +72,8 @@ class SpaceVaryingBlur(Linear):
         spread = jnp.conj(transfer(self.kernels, y.dtype)) * spectrum
         seen = jnp.fft.irfft2(spread, s=self.shape, axes=AXES)
         return (jnp.asarray(self.weights, y.dtype)[..., None] * seen).sum(-4)
+
+    def near(self, dtype):
+        """The filter of the mean kernel."""
+        share = jnp.asarray(self.weights, dtype).mean((-2, -1))
+        return None, jnp.einsum("n,nhwc->hwc", share, transfer(self.kernels, dtype))

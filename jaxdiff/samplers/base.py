@@ -1,6 +1,7 @@
 """What a sampler is, the one formula by which all noise moves, and what a posterior sampler adds."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -125,9 +126,9 @@ class Sampler(ABC):
         """The first state, of the noise x_T."""
         return x
 
-    def image(self, state) -> jax.Array:
-        """The image [H, W, C] in [0, 1] of a state."""
-        return self.denoiser.image(state)
+    def result(self, state) -> jax.Array:
+        """The sample [H, W, C] that a state holds, of the prior's states."""
+        return state
 
     def split(self) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
         """(the sampler without what differs by measurement, that with a leading axis, batch shape)."""
@@ -157,8 +158,8 @@ class Restorer(Sampler):
         batch = self._batch()
         if self.requires_linear:
             check_linear(self.operator, self._image_shape)
-        if self.requires_spectral:
-            check_spectral(self.operator, self._image_shape)
+        if self.linear_decode:
+            _ = self.denoiser.decode.linear  # which a prior of latents has not
         if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
             raise ValueError(
                 f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
@@ -168,7 +169,14 @@ class Restorer(Sampler):
         gaussian = self.requires_linear or isinstance(self.noise, Gaussian)
         one = Observation(first(self.operator), self.y, self.noise)
         sigma = one.whitened().sigma if gaussian else 0
+        if self.requires_spectral:
+            check_spectral(one.whitened().operator, self._image_shape)
         check_scale(self.operator, self.y, sigma, self._image_shape)
+
+    @property
+    def linear_decode(self) -> bool:
+        """Whether the prior's states must become images by a linear map."""
+        return self.requires_linear
 
     def _check_noise(self):
         """Raises ValueError where a noise with a parameter for each pixel does not fit y."""
@@ -186,10 +194,7 @@ class Restorer(Sampler):
     @property
     def _known(self):
         """[H, W, C] of the prior's images, where it says."""
-        known = self.denoiser.shape
-        if known is None:
-            return None
-        return jax.eval_shape(self.denoiser.decode, jax.ShapeDtypeStruct(known, jnp.float32)).shape
+        return self.denoiser.image_shape
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
@@ -241,6 +246,15 @@ class Restorer(Sampler):
         return replace_leaf(self, **dict.fromkeys(per_sample)), per_sample, (batch,)
 
 
+def decodes_linearly(denoiser: Prior) -> bool:
+    """Whether its states become images by a linear map, but for a shift."""
+    try:
+        _ = denoiser.decode.linear
+    except TypeError:
+        return False
+    return True
+
+
 @pytree
 class PosteriorSampler(Restorer):
     """A `Restorer` with the four fields that most have: subclass it under `@pytree`, and add one's own.
@@ -261,7 +275,7 @@ class PosteriorSampler(Restorer):
     def step(self, x, c: Steps, draws: Draws) -> tuple[Any, dict[str, Any]]: ...
 
 
-def as_scale(name: str, largest: float = 1e6, optional: bool = False):
+def as_scale(name: str, largest: float = 1e6, optional: bool = False) -> Callable[[Any], Any]:
     """A converter: a number from 0 to `largest` in float64, or None where it may be.
 
     An array, so that another does not recompile.

@@ -1,8 +1,9 @@
 """DiffPIR: plug-and-play restoration by half-quadratic splitting."""
 
 import jax.numpy as jnp
+import numpy as np
 
-from jaxdiff.samplers.base import Draws, PosteriorSampler, as_scale, move
+from jaxdiff.samplers.base import Draws, PosteriorSampler, as_count, as_scale, move
 from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, pytree
@@ -29,8 +30,8 @@ class DiffPIR(PosteriorSampler):
             operator that is not linear; TypeError: for no `jd.operators.Linear`.
 
     Source: Zhu et al. 2023 (arXiv 2305.08995), algorithm 1, equations 13 and 15. The official code
-    takes σ_t/α_t of states in [-1, 1] for a variance of images in [0, 1], so that its λ counts a
-    fourth of this one, leaves the last proximal step out, and spaces its steps quadratically.
+    takes σ_t/α_t of states in [-1, 1] for a deviation of images in [0, 1], so that its λ counts a
+    fourth of this one, begins from y, and leaves the last proximal step out.
 
     Example:
         >>> import jax, numpy as np, jaxdiff as jd
@@ -44,6 +45,12 @@ class DiffPIR(PosteriorSampler):
     lambda_: Number = field(default=1.0, converter=as_scale("lambda_"))
     zeta: Number = field(default=0.1, converter=as_scale("zeta", 1))
     requires_linear = True
+
+    def steps(self, count):
+        """Spaced as the official code's: the more densely, the less noise there is."""
+        times = self.denoiser.schedule.all_times()
+        places = np.sqrt(np.linspace(0, 1, as_count("steps")(count))) * len(times)
+        return self.denoiser.schedule.steps(times[np.minimum(places.astype(int), len(times) - 1)])
 
     def step(self, x, c: Steps, draws: Draws):
         p, observation = self.denoiser.predict(x, c.now), self.observation

@@ -1,4 +1,4 @@
-"""What some methods do within a step: a ladder down to the data, Markov chains, resampling."""
+"""What some methods do within a step: a ladder down to the data, Markov chains, resampling, Adam."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jaxdiff.samplers.base import move
 from jaxdiff.schedules import Steps
 
 
-def descend(denoiser, x, ladder: Steps, key=None) -> jax.Array:
+def descend(denoiser, x, ladder: Steps | None, key=None) -> jax.Array:
     """From x_t to the data along `Steps.inner`: by the probability flow, or as DDPM with a key."""
 
     def one(x, step):
@@ -15,6 +15,7 @@ def descend(denoiser, x, ladder: Steps, key=None) -> jax.Array:
         z, fresh = (0, 0) if key is None else (jax.random.normal(key, x.shape, x.dtype), None)
         return move(x, c, denoiser.predict(x, c.now).x0_hat, z, fresh), None
 
+    assert ladder is not None, "of a sampler whose `inner` is not 0"
     keys = None if key is None else jax.random.split(key, len(ladder))
     return jax.lax.scan(one, x, (ladder, keys))[0]
 
@@ -57,3 +58,16 @@ def systematic(key, log_weights) -> jax.Array:
     edges = jnp.cumsum(jax.nn.softmax(log_weights))
     found = jnp.minimum(jnp.searchsorted(edges, places), count - 1)
     return jax.random.permutation(second, found)
+
+
+def no_moments(x):
+    """What `adam` begins with."""
+    return jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros((), x.dtype)
+
+
+def adam(g, moments, step_size, beta1=0.9, beta2=0.999):
+    """Adam's change of x for a gradient, and its moments: −η·m̂/(√v̂ + 1e-8)."""
+    m, v, k = moments
+    m, v, k = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2, k + 1
+    root = jnp.sqrt(v / (1 - beta2**k)) + 1e-8
+    return -step_size * m / (1 - beta1**k) / root, (m, v, k)

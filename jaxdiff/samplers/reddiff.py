@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxdiff.samplers.base import Draws, PosteriorSampler, as_scale
+from jaxdiff.samplers.inner import adam, no_moments
 from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, pytree
@@ -43,19 +43,14 @@ class REDDiff(PosteriorSampler):
     obs_weight: Number = field(default=4.0, converter=as_scale("obs_weight"))
     lr: Number = field(default=0.1, converter=as_scale("lr"))
 
-    @property
-    def optimiser(self) -> optax.GradientTransformation:
-        """Adam."""
-        return optax.adam(self.lr, b1=0.9, b2=0.99)
-
     def begin(self, x):
         mu = jnp.zeros_like(x)
         if self.linear:
             mu = self.observation.prox(mu, jnp.ones((), x.dtype))[0]
-        return mu, self.optimiser.init(mu)
+        return mu, no_moments(mu)
 
-    def image(self, state):
-        return self.denoiser.image(state[0])
+    def result(self, state):
+        return state[0]
 
     def step(self, x, c: Steps, draws: Draws):
         mu, moments = x
@@ -67,7 +62,8 @@ class REDDiff(PosteriorSampler):
             prior = jnp.mean((p.eps - draws.z) * mu)
             return jnp.asarray(self.obs_weight, mu.dtype) * misfit + weight * prior
 
-        update, moments = self.optimiser.update(jax.grad(loss)(mu), moments)
-        mu = optax.apply_updates(mu, update)
+        lr = jnp.asarray(self.lr, mu.dtype)
+        change, moments = adam(jax.grad(loss)(mu), moments, lr, beta2=0.99)
+        mu = mu + change
         residual = jnp.linalg.norm(self.observation.residual(mu))
         return (mu, moments), {"t": c.t, "x0_hat": p.x0_hat, "residual": residual}

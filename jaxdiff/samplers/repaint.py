@@ -1,5 +1,7 @@
 """RePaint: inpainting by harmonising what is known and what is drawn."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -42,6 +44,11 @@ class RePaint(PosteriorSampler):
 
     resamplings: int = field(default=10, static=True, converter=as_count("resamplings"))
 
+    @property
+    def linear_decode(self) -> bool:
+        """Yes: each known pixel is one of a state."""
+        return True
+
     def __post_init__(self):
         super().__post_init__()
         if not isinstance(first(self.operator), Mask):
@@ -56,7 +63,8 @@ class RePaint(PosteriorSampler):
 
     def step(self, x, c: Steps, draws: Draws):
         known = self.denoiser.state(jnp.asarray(self.y, x.dtype))
-        shows = jnp.broadcast_to(self.operator.mask > 0, x.shape)
+        mask: Any = self.operator  # a Mask, as was checked
+        shows = jnp.broadcast_to(mask.mask > 0, x.shape)
 
         def attempt(x_t, key):
             z, of_known, back = jax.random.normal(key, (3, *x.shape), x.dtype)

@@ -44,17 +44,21 @@ class TDS(PosteriorSampler):
     particles: int = field(default=16, static=True, converter=as_count("particles"))
     requires_linear = True
     evaluations = property(lambda self: self.particles)
-    shape = property(lambda self: (self.particles, *super().shape))
 
     def __post_init__(self):
         super().__post_init__()
         self.check_likelihood(self.sigma)
 
+    @property
+    def shape(self):
+        """[P, H, W, C]."""
+        return self.particles, *(super().shape or ())
+
     def begin(self, x):  # and what the weights lack
         return x, jnp.zeros(self.particles, x.dtype)
 
-    def image(self, state):
-        return self.denoiser.image(state[0][0])
+    def result(self, state):
+        return state[0][0]
 
     def _twisted(self, c: Steps, x):
         """x̂₀, (σ_t²/α_t)∇log p̃ and log p̃ of one particle."""

@@ -1,0 +1,170 @@
+"""deepinv 0.5: its samplers step by step, in float64, on the same network with the same noise.
+
+Where it departs from the paper the test undoes the departure, and shows that it was one.
+"""
+
+import importlib.util
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiff as jd
+from jaxdiff.operators import Affine, Blur, Mask
+from jaxdiff.schedules import Level, Scalings
+from tests.peers.conftest import SHAPE, Network, from_torch, to_torch, torch_network
+
+if importlib.util.find_spec("deepinv") is None:
+    pytest.skip("needs deepinv: pip install -e .[peers]", allow_module_level=True)
+pytestmark = [pytest.mark.usefixtures("x64", "hurried"), pytest.mark.filterwarnings("ignore")]
+
+SIGMA = 0.05
+RNG = np.random.default_rng(0)
+MASK = (RNG.random((8, 8)) < 0.6).astype(float)
+Y = RNG.random(SHAPE) * MASK[..., None]
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def deepinv():
+    """torchvision's wheels are CUDA's: without it its operators, which nothing here calls, lack."""
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import deepinv
+    return deepinv
+
+
+@jd.pytree
+class Exploding(jd.Schedule, schedulers=("PeersExploding",)):
+    """x_t = x₀ + σ·ε, the times themselves the σ."""
+
+    @classmethod
+    def _from_config(cls, config):
+        return cls()
+
+    def to_config(self):
+        return {"_class_name": "PeersExploding"}
+
+    def level(self, t):
+        return Level(t, np.ones_like(t), t)
+
+    def times(self, count, spacing=None, start=None):
+        return np.linspace(1, 0, count, endpoint=False)
+
+    def scalings(self, at):
+        return Scalings(1, at.t, 1, -at.sigma, 1, (0, 1))
+
+
+def inpainting(deepinv, sigma=SIGMA):
+    import torch
+
+    return deepinv.physics.Inpainting(
+        img_size=(1, 8, 8),
+        mask=torch.tensor(MASK)[None],
+        noise_model=deepinv.physics.GaussianNoise(sigma),
+    )
+
+
+def test_ddrm_halves_the_variance_of_its_noise(deepinv, given):
+    """Every draw is over √2. With that undone it is DDRM, up to the 1e-6 that it adds to divisors."""
+    sigmas = np.array([1.0, 0.5, 0.2, 0.08, 0.03])
+    prior = Network(decode=Affine(1, 0))
+    sampler = jd.DDRM(prior, Mask(MASK), Y, SIGMA)
+    steps = Exploding().steps(sigmas)
+    draws = RNG.standard_normal((5, *SHAPE))
+    shows = MASK[..., None] > 0
+    begin = np.where(shows, Y, 0) + np.sqrt(1 - np.where(shows, SIGMA, 0) ** 2) * draws[0]
+    noise = np.concatenate([(begin / steps.start)[None], draws[1:], draws[:1]])[:, None]
+    _, states = jd.sample(sampler, steps, noise=noise, keep=lambda x, info: x)
+    ours = np.asarray(states)[-1, 0]
+    theirs = deepinv.sampling.DDRM(lambda x, sigma: torch_network(x), sigmas=sigmas)
+
+    def run(factor):
+        given(factor * draws)
+        return from_torch(theirs(to_torch(Y)[None], inpainting(deepinv)))[0]
+
+    np.testing.assert_allclose(run(np.sqrt(2)), ours, atol=1e-5)
+    assert np.abs(run(1) - ours).max() > 0.05
+    theirs.eps = 0
+    np.testing.assert_allclose(run(np.sqrt(2)), ours, atol=1e-10)
+
+
+def lifted(model):
+    """Its tables in float64, which it has in float32."""
+    import torch
+
+    alphas = torch.tensor(jd.Schedule.from_config().alphas_cumprod)
+    model.sqrt_alphas_cumprod, model.sqrt_1m_alphas_cumprod = alphas.sqrt(), (1 - alphas).sqrt()
+    model.reduced_alpha_cumprod = (1 - alphas).sqrt() / alphas.sqrt()
+    model.rhos, model.sigmas, model.seq = model.get_noise_schedule(model.sigma)
+    model.get_alpha_prod = lambda *_: (1 / alphas.sqrt(), (1 / alphas - 1).sqrt())
+    model.get_noise_schedule = lambda sigma: (model.rhos, model.sigmas, model.seq)
+    return model
+
+
+def test_diffpir_counts_lambda_half_and_returns_a_noisy_state(deepinv, given):
+    """Its states are DiffPIR's at half its λ; what it returns is the last one, not yet denoised."""
+    inputs, count, lambda_ = [], 6, 7.0
+
+    def network(x, sigma):
+        inputs.append(x)
+        return torch_network(2 * x - 1) / 2 + 0.5
+
+    model = lifted(
+        deepinv.sampling.DiffPIR(
+            network, deepinv.optim.data_fidelity.L2(), SIGMA, count, zeta=0.3, lambda_=lambda_
+        )
+    )
+    draws = RNG.standard_normal((count, *SHAPE))
+    given(draws)
+    out = from_torch(model(to_torch(Y)[None], inpainting(deepinv)))[0]
+    times = 999 - model.seq.numpy().astype(int)
+    steps = jd.Schedule.from_config().steps(times)
+    theirs = np.stack([from_torch(x)[0] for x in inputs])
+    theirs = (2 * theirs - 1) * steps.now.alpha[:, None, None, None]
+    sampler = jd.DiffPIR(Network(), Mask(MASK), Y, SIGMA, lambda_ / 2, 0.3)
+    noise = np.concatenate([theirs[:1] / steps.start, draws[1:], draws[:1]])[:, None]
+    _, states = jd.sample(sampler, steps, noise=noise, keep=lambda x, info: x)
+    np.testing.assert_allclose(np.asarray(states)[: count - 1, 0], theirs[1:], atol=1e-6)
+    np.testing.assert_allclose(2 * out - 1, theirs[-1], atol=1e-6)
+
+
+def test_moment_matching_is_float32(deepinv):
+    """The gradient times −σ_t² is MMPS' correction of x̂₀; it computes the network in float32."""
+    import torch
+
+    kernel, level = RNG.random((3, 3)) / 9, 0.4
+    blur = Blur(kernel, (8, 8))
+    matrix = torch.tensor(
+        np.asarray(jax.vmap(blur)(jnp.eye(64).reshape(64, *SHAPE))).reshape(64, 64).T.copy()
+    ).float()
+    physics = deepinv.physics.LinearPhysics(
+        A=lambda x, **_: (x.reshape(-1, 64) @ matrix.T).reshape(x.shape),
+        A_adjoint=lambda y, **_: (y.reshape(-1, 64) @ matrix).reshape(y.shape),
+        noise_model=deepinv.physics.GaussianNoise(SIGMA),
+    )
+    dtypes = []
+
+    def network(x, sigma):
+        dtypes.append(x.dtype)
+        return torch_network(x)
+
+    fidelity = deepinv.sampling.MomentMatchingDataFidelity(network, cg_max_iter=3, cg_tol=0)
+    x = RNG.standard_normal(SHAPE)
+    gradient = fidelity.grad(to_torch(x)[None], to_torch(Y)[None], physics, level)
+    assert set(dtypes) == {torch.float32}
+    sampler = jd.MMPS(Network(decode=Affine(1, 0)), blur, Y, SIGMA, 3)
+    c = jax.tree.map(lambda a: a[0], Exploding().steps(np.array([level])))
+    moved, info = sampler.step(jnp.asarray(x), c, jd.samplers.Draws(jnp.zeros(SHAPE)))
+    found = -(level**2) * from_torch(gradient)[0]
+    np.testing.assert_allclose(found, moved - info["x0_hat"], atol=2e-5)
