@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -250,7 +251,7 @@ class PosteriorSampler(Restorer):
     def step(self, x, c: Steps, draws: Draws) -> tuple[Any, dict[str, Any]]: ...
 
 
-def as_scale(name: str, largest: float = math.inf, optional: bool = False):
+def as_scale(name: str, largest: float = math.inf, optional: bool = False) -> Callable[[Any], Any]:
     """A converter: a finite number from 0 to `largest` in float64, or None where it may be.
 
     An array, so that another does not recompile.
@@ -269,7 +270,7 @@ def as_scale(name: str, largest: float = math.inf, optional: bool = False):
     return convert
 
 
-def as_count(name: str):
+def as_count(name: str) -> Callable[[Any], int]:
     """A converter: an integer ≥ 1."""
 
     def convert(value) -> int:

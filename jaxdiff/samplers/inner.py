@@ -1,13 +1,14 @@
 """What some methods do within a step: a ladder down to the data, Markov chains, resampling, Adam."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxdiff.samplers.base import move
-from jaxdiff.schedules import Steps
 
 
-def descend(denoiser, x, ladder: Steps, key=None) -> jax.Array:
+def descend(denoiser, x, ladder: Any, key=None) -> jax.Array:
     """From x_t to the data along `Steps.inner`: by the probability flow, or as DDPM with a key."""
 
     def one(x, step):

@@ -1,5 +1,7 @@
 """RePaint: inpainting by harmonising what is known and what is drawn."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -56,7 +58,8 @@ class RePaint(PosteriorSampler):
 
     def step(self, x, c: Steps, draws: Draws):
         known = self.denoiser.state(jnp.asarray(self.y, x.dtype))
-        shows = jnp.broadcast_to(self.operator.mask > 0, x.shape)
+        mask: Any = self.operator
+        shows = jnp.broadcast_to(mask.mask > 0, x.shape)
 
         def attempt(x_t, key):
             z, of_known, back = jax.random.normal(key, (3, *x.shape), x.dtype)

@@ -234,7 +234,8 @@ class Schedule(ABC):
         Raises:
             ValueError: for a count or a spacing that the schedule has not.
         """
-        times = self.times(count, spacing) if np.ndim(count) == 0 else np.asarray(count)
+        given: Any = count
+        times = self.times(given, spacing) if np.ndim(given) == 0 else np.asarray(given)
         steps = self._between(times)
         if not inner:
             return steps
