@@ -1,6 +1,7 @@
-"""Compare a converted network with diffusers, block by block."""
+"""Compare a converted network with diffusers, block by block, or with guided-diffusion's."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,26 +13,26 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 import jaxdiff as jd
+from convert import guided_diffusion
 from convert.lift import lifted_time_embedding
 
 # The greatest error, relative to the greatest value, that counts as the same function.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
-def verify(source: str, converted: Path, dtype: str) -> list[dict[str, Any]]:
-    """Errors of `converted` in jaxdiff against `source` in diffusers, one row a block.
+def verify(
+    source: str, converted: Path, dtype: str, config: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Errors of `converted` in jaxdiff against `source` in torch, one row a block.
 
-    Both networks see the same seeded noise at t = 500. Each row has `block`, `max`, `mean` (of
-    |Δ|) and `relative` (max |Δ| / max |reference|). In float64 diffusers' time embedding is
-    lifted to float64.
+    Of a folder in diffusers; of guided-diffusion's file, in its own network, the output alone. Both
+    networks see the same seeded noise at t = 500. Each row has `block`, `max`, `mean` (of |Δ|) and
+    `relative` (max |Δ| / max |reference|). In float64 diffusers' time embedding is lifted to float64.
     """
-    local = Path(source)
-    subfolder = "unet" if (local / "unet").is_dir() else None
-    if not local.is_dir():
-        with contextlib.suppress(Exception):  # a hub id: diffusers' own two layouts
-            UNet2DModel.load_config(source, subfolder="unet")
-            subfolder = "unet"
-    model: Any = UNet2DModel.from_pretrained(source, subfolder=subfolder, low_cpu_mem_usage=False)
+    if Path(source).is_file():
+        model: Any = guided_diffusion.load(Path(source), config or {})
+    else:
+        model = _diffusers(source)
     model = model.eval().to(getattr(torch, dtype)).requires_grad_(False)
     wide = dtype == "float64"
     with jax.enable_x64(wide), lifted_time_embedding() if wide else contextlib.nullcontext():
@@ -40,6 +41,16 @@ def verify(source: str, converted: Path, dtype: str) -> list[dict[str, Any]]:
         theirs = _torch_blocks(model, x.astype(dtype), t, labels)
         ours = _jax_blocks(unet, x.astype(dtype), t, labels)
     return [{"block": name} | _errors(ours[name], theirs[name]) for name in theirs]
+
+
+def _diffusers(source: str) -> Any:
+    local = Path(source)
+    subfolder = "unet" if (local / "unet").is_dir() else None
+    if not local.is_dir():
+        with contextlib.suppress(Exception):  # a hub id: diffusers' own two layouts
+            UNet2DModel.load_config(source, subfolder="unet")
+            subfolder = "unet"
+    return UNet2DModel.from_pretrained(source, subfolder=subfolder, low_cpu_mem_usage=False)
 
 
 def _errors(a, b):
@@ -86,14 +97,18 @@ def _torch_blocks(model, x, t, labels):
 
         return hook
 
-    hooks = [b.register_forward_hook(record(name)) for name, b in _blocks(model).items()]
-    integers = model.config.time_embedding_type == "learned"
-    time = torch.as_tensor(t) if integers else torch.as_tensor(t).to(model.dtype)
+    config = getattr(model, "config", None)  # of diffusers' networks
+    blocks = {} if config is None else _blocks(model)
+    hooks = [b.register_forward_hook(record(name)) for name, b in blocks.items()]
+    integers = config is not None and config.time_embedding_type == "learned"
+    dtype = next(model.parameters()).dtype
+    time = torch.as_tensor(t) if integers else torch.as_tensor(t).to(dtype)
     if labels is not None:
         labels = torch.as_tensor(labels)
-        if model.config.class_embed_type is not None:
-            labels = labels.to(time.dtype if labels.ndim == 1 else model.dtype)
-    out = model(torch.tensor(x).permute(0, 3, 1, 2).contiguous(), time, class_labels=labels).sample
+        if config is not None and config.class_embed_type is not None:
+            labels = labels.to(time.dtype if labels.ndim == 1 else dtype)
+    out = model(torch.tensor(x).permute(0, 3, 1, 2).contiguous(), time, labels)
+    out = getattr(out, "sample", out)
     for hook in hooks:
         hook.remove()
     return found | {"output": nhwc(out)}

@@ -6,6 +6,7 @@ from .denoiser import Denoiser, Prediction, Prior
 from .nn.config import UNet2DConfig
 from .nn.unet import UNet2D
 from .observation import Observation
+from .priors import prior
 from .restoration import Restoration, restore
 from .samplers import (
     DAPS,
@@ -69,6 +70,7 @@ __all__ = [
     "noise",
     "operators",
     "plot",
+    "prior",
     "priors",
     "push",
     "pytree",

@@ -1,21 +1,22 @@
 """From a network and a schedule to a denoiser: x_t → x̂₀."""
 
+import dataclasses
 import inspect
+import reprlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.checkpoints.fingerprint import of_weights
-from jaxdiff.operators import Affine, Operator
+from jaxdiff.operators import Affine
 from jaxdiff.schedules import Level, Schedule
-from jaxdiff.util.arrays import Array
-from jaxdiff.util.pytree import pytree, static
+from jaxdiff.util.pytree import concrete, field, pytree, static
 
 
 class Prediction(NamedTuple):
@@ -48,6 +49,13 @@ class Prior(ABC):
     @abstractmethod
     def __call__(self, x, at) -> jax.Array:
         """x̂₀ of x_t [..., H, W, C] at a `Level`, or at a time of the schedule."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...] | None:
+        """[H, W, C] of its images, where that of the states is known."""
+        if self.shape is None:
+            return None
+        return jax.eval_shape(self.decode, jax.ShapeDtypeStruct(self.shape, jnp.float32)).shape
 
     @property
     def dtype(self) -> Any:
@@ -95,16 +103,19 @@ class Denoiser(Prior):
     Args:
         network, schedule: what `jd.load` returns; the network is any pytree called as
             `network(x [n, H, W, C], t, class_labels)`.
-        class_label: for a class-conditional network, the class of every sample: an integer, or
-            an embedding [time_embed_dim].
-        decode: the operator from the network's states to images in [0, 1].
+        class_labels: for a class-conditional network, what every sample is of: a class, an integer;
+            a mask of classes, or weights of them, [classes], whose embeddings are summed; an
+            embedding [time_embed_dim] where `class_embed_type` is "identity". Another one does not
+            recompile.
+        decode: the operator from the network's states to images in [0, 1]; by default that of the
+            schedule's `states`, which are [-1, 1] but for NCSN++.
         remat: rematerialisation, for a guided sampler (DPS, ΠGDM) whose gradient does not fit:
             what the gradient needs of the network is computed again and not kept, for half of the
             temporary memory and a third more time.
 
     Raises:
         ValueError: if the network's outputs do not fit the schedule's variance type, or the
-            class label is missing or none that the network knows.
+            class labels are missing or none that the network knows.
 
     Example:
         >>> import jaxdiff as jd
@@ -115,39 +126,33 @@ class Denoiser(Prior):
 
     network: Network
     schedule: Schedule
-    class_label: int | Array | None = None
-    decode: Operator = Affine(0.5, 0.5)
+    class_labels: Any = field(
+        default=None, converter=lambda c: c if c is None or not concrete(c) else np.asarray(c)
+    )
+    decode: Any = None
     remat: bool = static(default=False)
+    class_label: dataclasses.InitVar[Any] = None  # its name in the first release
 
-    def __post_init__(self):
+    def __post_init__(self, class_label):
         self.schedule.check()
         c = self.network.config
-        variance_type = getattr(getattr(self.schedule, "config", None), "variance_type", "")
-        learned = variance_type.startswith("learned")
+        learned = self.schedule.learns_variance
         expected = c.in_channels * (2 if learned else 1)
         if c.out_channels != expected:
             raise ValueError(
-                f"out_channels: variance_type {variance_type!r} with {c.in_channels} input channels "
-                f"needs {expected}, the network has {c.out_channels}"
+                f"out_channels: {c.in_channels} input channels and a variance_type that is "
+                f"{'' if learned else 'not '}learned need {expected}, the network has "
+                f"{c.out_channels}"
             )
-        conditional = c.class_embed_type is not None or c.num_class_embeds is not None
-        if conditional and self.class_label is None:
-            raise ValueError("class_label: this network is class-conditional: pass the class")
-        if not conditional and self.class_label is not None:
-            raise ValueError("class_label: this network is not class-conditional, leave it out")
-        if conditional:
-            self._check_label(c)
-
-    def _check_label(self, c):
-        label = self.class_label
-        if isinstance(label, jax.core.Tracer) or c.class_embed_type is not None:
-            return
-        label, count = jnp.asarray(label), c.num_class_embeds
-        whole = jnp.issubdtype(label.dtype, jnp.integer) and label.ndim == 0
-        if not (whole and 0 <= int(label) < count):
-            raise ValueError(
-                f"class_label: expected an integer from 0 to {count - 1}, got {self.class_label!r}"
-            )
+        filled: dict[str, Any] = {}
+        if class_label is not None:
+            warnings.warn("class_label: is class_labels now", DeprecationWarning, stacklevel=4)
+            filled["class_labels"] = np.asarray(class_label)
+        _check_labels(filled.get("class_labels", self.class_labels), c)
+        if self.decode is None:
+            low, high = self.schedule.states
+            filled["decode"] = Affine(1 / (high - low), low / (low - high))
+        return filled
 
     @property
     def unet(self) -> Any:
@@ -156,7 +161,7 @@ class Denoiser(Prior):
 
     @property
     def shape(self) -> tuple[int, int, int] | None:
-        """[H, W, C] of the images it was trained on, where the config says so."""
+        """[H, W, C] of the states it was trained on, where the config says so."""
         c = self.network.config
         return None if c.size is None else (*c.size, c.in_channels)
 
@@ -178,7 +183,7 @@ class Denoiser(Prior):
         """x̂₀, ε̂ and, where the network predicts one, the variance."""
         s = self.schedule.scalings(self._in_dtype(at, x.dtype))
         batch = x if x.ndim == 4 else x[None]
-        labels = self.class_label
+        labels = self.class_labels
         if labels is not None:
             labels = jnp.asarray(labels)
             labels = jnp.broadcast_to(labels, (batch.shape[0], *labels.shape))
@@ -194,6 +199,30 @@ class Denoiser(Prior):
     @staticmethod
     def _in_dtype(at: Level, dtype) -> Level:
         return Level(at.t, jnp.asarray(at.alpha, dtype), jnp.asarray(at.sigma, dtype))
+
+
+def _check_labels(labels, c: Any) -> None:
+    """Raises ValueError where they are not what a network of that config takes."""
+    count: Any = c.num_class_embeds
+    conditional = c.class_embed_type is not None or count is not None
+    if conditional and labels is None:
+        raise ValueError("class_labels: this network is class-conditional: pass the class")
+    if not conditional and labels is not None:
+        raise ValueError("class_labels: this network is not class-conditional, leave them out")
+    if labels is None or not concrete(labels):
+        return
+    numbers = np.issubdtype(labels.dtype, np.number) and bool(np.isfinite(labels).all())
+    if c.class_embed_type == "identity":
+        expected, fits = f"an embedding [{c.time_embed_dim}]", labels.shape == (c.time_embed_dim,)
+    elif c.class_embed_type is not None:
+        expected, fits = "a number", labels.shape == ()
+    else:
+        expected = f"an integer from 0 to {count - 1}, or a mask or weights [{count}]"
+        whole = labels.shape == () and np.issubdtype(labels.dtype, np.integer)
+        fits = labels.shape == (count,) or (whole and 0 <= labels < count)
+        numbers = numbers or labels.dtype == bool
+    if not (numbers and fits):
+        raise ValueError(f"class_labels: expected {expected}, got {reprlib.repr(labels.tolist())}")
 
 
 @pytree

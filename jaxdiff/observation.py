@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.noise import Gaussian, Noise
-from jaxdiff.operators import Operator, Stack
+from jaxdiff.operators import Diagonal, Operator, Stack
 from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import concrete, pytree
 
@@ -43,6 +43,17 @@ class Observation:
         """Of x where this is of decode(x)."""
         return Observation(self.operator @ decode, self.y, self.noise)
 
+    def whitened(self) -> "Observation":
+        """The same of one σ everywhere: (c/σ)·y = (c/σ)·A(x) + c·n where Gaussian noise differs by pixel.
+
+        What a method needs of a linear A and a number σ, it asks of this one.
+        """
+        if not (isinstance(self.noise, Gaussian) and self.noise.per_pixel):
+            return self
+        weights, sigma = self.noise.whitening()
+        y = jnp.asarray(weights, self.y.dtype) * self.operator.project(jnp.asarray(self.y))
+        return Observation(Diagonal(weights) @ self.operator, y, Gaussian(sigma))
+
     def residual(self, x) -> jax.Array:
         """y − A(x), of one deviation everywhere up to a common factor."""
         mean = self.operator(x)
@@ -57,9 +68,13 @@ class Observation:
         return self.noise.log_prob(self.operator.project(jnp.asarray(self.y, mean.dtype)), mean)
 
     def solve(self, residual, r2) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Aᵀ(r²AAᵀ + σ²I)⁻¹ residual of a linear A and Gaussian noise, and how the solver ended."""
-        sigma = jnp.asarray(jnp.where(self.sigma == 0, SIGMA_ZERO, self.sigma), residual.dtype)
-        return self.operator.linear.solve_with_report(residual, r2, sigma**2)
+        """Aᵀ(r²AAᵀ + σ²I)⁻¹ residual of a linear A and Gaussian noise, and how the solver ended.
+
+        Where σ differs by pixel, A and the residual are those of `whitened`.
+        """
+        seen = self.whitened()
+        sigma = jnp.asarray(jnp.where(seen.sigma == 0, SIGMA_ZERO, seen.sigma), residual.dtype)
+        return seen.operator.linear.solve_with_report(residual, r2, sigma**2)
 
     def prox(self, x, variance) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The maximum of log p(y | z) − ‖z − x‖²/(2·variance) over z, of a linear A and Gaussian noise.
@@ -76,9 +91,9 @@ class Observation:
         """
         first, second = jax.random.split(key)
         z = x + jnp.sqrt(variance) * jax.random.normal(first, x.shape, x.dtype)
-        missed = self.residual(z)
+        seen, missed = self.whitened(), self.residual(z)
         noise = jax.random.normal(second, missed.shape, missed.dtype)
-        noise = self.operator.project(jnp.asarray(self.sigma, x.dtype) * noise)
+        noise = seen.operator.project(jnp.asarray(seen.sigma, x.dtype) * noise)
         step, report = self.solve(missed - noise, variance)
         return z + variance * step, report
 
@@ -88,12 +103,15 @@ class Observation:
 
         Raises:
             TypeError: for another noise, with the methods that do take it.
+            ValueError: for a σ that differs by pixel, which `whitened` has no more.
         """
         if not isinstance(self.noise, Gaussian):
             raise TypeError(
                 f"sigma: this method needs Gaussian noise, got {type(self.noise).__name__}: DPS "
-                "takes any jd.noise"
+                "takes any jd.noise, as DAPS, PnPDM and REDDiff do"
             )
+        if self.noise.per_pixel:
+            raise ValueError("sigma: differs by pixel: ask the whitened observation")
         return self.noise.sigma
 
 
@@ -124,13 +142,12 @@ def check_linear(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
     if not concrete(one):
         return
     a, b = np.random.default_rng(0).random((2, *shape), np.float32)
-    ya, yb = one(a), one(b)
-    if not concrete((ya, yb)):  # inside a caller's jit
-        return
-    tolerance = 1e-4 * float(jnp.abs(ya).max() + jnp.abs(yb).max())
-    for name, got, expected in (("a + b", one(a + b), ya + yb), ("2a", one(2 * a), 2 * ya)):
-        if not float(jnp.abs(got - expected).max()) <= tolerance:
-            raise ValueError(f"operator: {one.name} is not linear: A({name}) differs")
+    with jax.ensure_compile_time_eval():  # inside a caller's jit too
+        ya, yb = one(a), one(b)
+        tolerance = 1e-4 * float(jnp.abs(ya).max() + jnp.abs(yb).max())
+        for name, got, expected in (("a + b", one(a + b), ya + yb), ("2a", one(2 * a), 2 * ya)):
+            if not float(jnp.abs(got - expected).max()) <= tolerance:
+                raise ValueError(f"operator: {one.name} is not linear: A({name}) differs")
 
 
 def check_spectral(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
@@ -142,11 +159,10 @@ def check_spectral(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
 def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) -> None:
     """Raises ValueError, or warns, where y or σ are not in the units of images in [0, 1].
 
-    By what the operator makes of a white, a black and a random image.
+    By what the operator makes of a white, a black and a random image. Of what is traced nothing is
+    known, of the others still.
     """
-    if not concrete((operator, y, sigma)):
-        return
-    largest = float(np.max(sigma))
+    largest = float(np.max(sigma)) if concrete(sigma) else 0.0
     if largest > 2:
         raise ValueError(
             f"sigma: {largest:g} is larger than any noise of images in [0, 1]: divide by 255?"
@@ -154,19 +170,20 @@ def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) ->
     if largest > 1:
         warnings.warn(f"sigma: {largest:g} is more than white: is it in [0, 1]?", stacklevel=5)
     one = first(operator)
+    if not concrete((one, y)):
+        return
     probe = np.random.default_rng(0).random(shape, np.float32)
     images = (np.ones(shape, np.float32), np.zeros(shape, np.float32), probe)
-    answers = [one(image) for image in images]
-    if not concrete(answers):  # inside a caller's jit
-        return
-    low, high = (float(f(np.stack(answers))) for f in (np.min, np.max))
+    with jax.ensure_compile_time_eval():  # inside a caller's jit too
+        answers = np.stack([one(image) for image in images])
+    low, high = float(answers.min()), float(answers.max())
     y = np.asarray(y, np.float64)
-    reach = 4 * max(abs(low), abs(high), 1) + 8 * largest
+    reach = 4 * max(abs(low), abs(high), 1) + 8 * (largest if concrete(sigma) else 2)
     if np.abs(y).max() > reach:
         raise ValueError(
             f"y: reaches {np.abs(y).max():g}, images in [0, 1] give at most {high:g}: divide by 255?"
         )
-    if low >= 0 and np.mean(y < -4 * largest - 0.05) > 0.02:
+    if concrete(sigma) and low >= 0 and np.mean(y < -4 * largest - 0.05) > 0.02:
         warnings.warn(
             f"y: {np.mean(y < -4 * largest):.0%} of it is negative beyond its noise, and this operator "
             "gives no negative values: is it in [-1, 1]? Map it to [0, 1]",

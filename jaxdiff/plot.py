@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1 import ImageGrid
 
 from jaxdiff import metrics, operators
@@ -26,6 +27,18 @@ LABELS = {  # samplers as people say them
     "pigdm-paper": "ΠGDM, paper",
     "dps": "DPS, fixed",
     "dps-adaptive": "DPS, adaptive",
+    "diffpir": "DiffPIR",
+    "ddrm": "DDRM",
+    "ddnm": "DDNM",
+    "mmps": "MMPS",
+    "daps": "DAPS",
+    "pnpdm": "PnP-DM",
+    "tmpd": "TMPD",
+    "reddiff": "RED-diff",
+    "sitcom": "SITCOM",
+    "fastdips": "FAST-DIPS",
+    "repaint": "RePaint",
+    "tds": "TDS",
     "azula-mmps-1": "azula's MMPS, 1 iteration",
     "azula-mmps-3": "azula's MMPS, 3 iterations",
 }
@@ -75,6 +88,7 @@ def comparison(panels: Sequence[Panel], std: np.ndarray | None = None, columns: 
         shown = _magnified(deviation, (height, width), np.nan)
         drawn = axis.imshow(shown, cmap="magma", vmin=0, vmax=top, **_EXACT)
         bar = figure.colorbar(drawn, cax=axis.inset_axes((1.04, 0, 0.05, 1)))
+        bar.locator = MaxNLocator(5, integer=True)
         bar.ax.tick_params(labelsize=7)
     for axis, title in zip(axes, titles):  # whose first lines stand at one height
         axis.set_title(title + "\n" * (lines - 1 - title.count("\n")), fontsize=8, pad=4)
@@ -140,7 +154,7 @@ def strip(states: Sequence[Any] | np.ndarray, t: Sequence[int], columns: int = 1
         t: the timestep of each state, its title.
     """
     chosen = np.unique(np.linspace(0, len(states) - 1, min(columns, len(states))).round())
-    panels = [(f"t = {t[int(i)]}", np.asarray(states[int(i)])) for i in chosen]
+    panels = [(f"t = {t[int(i)]:g}", np.asarray(states[int(i)])) for i in chosen]
     return comparison(panels, columns=columns)
 
 
@@ -192,7 +206,7 @@ def error_spectra(covariance) -> Figure:
     chosen = np.unique(np.linspace(0, len(variance) - 1, 7).round().astype(int))
     for place, level in enumerate(chosen):
         colour = colormaps["viridis"](place / max(len(chosen) - 1, 1))
-        label = f"t = {covariance.timesteps[level]}"
+        label = f"t = {covariance.timesteps[level]:.4g}"
         left.semilogy(radius, np.sqrt((scale[level] ** 2).mean(-1)), label=label, color=colour)
         if colours > 1:
             correlation = variance[level] / (scale[level][:, :, None] * scale[level][:, None])
@@ -314,7 +328,7 @@ def _magnified(image: np.ndarray, panel: Sequence[int], empty: float = 1.0) -> n
 
 def _wrapped(title: str, width: int) -> str:
     """A title in lines that are no wider than its panel."""
-    characters = max(8, int(width) // 6)
+    characters = max(8, int(width) // 5)
     return "\n".join(textwrap.fill(line, characters) for line in title.split("\n"))
 
 

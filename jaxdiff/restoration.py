@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdiff.checkpoints.diffusers import load
 from jaxdiff.covariance import SpectralCovariance
-from jaxdiff.denoiser import Denoiser, Prior, as_prior
+from jaxdiff.denoiser import Prior, as_prior
 from jaxdiff.noise import Gaussian, Noise
 from jaxdiff.observation import first
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
-from jaxdiff.priors.tiled import of_size
-from jaxdiff.samplers.base import Covariance
+from jaxdiff.priors import of_size
+from jaxdiff.priors import prior as load_prior
+from jaxdiff.samplers.base import Covariance, decodes_linearly
 from jaxdiff.samplers.presets import preset
 from jaxdiff.sampling import sample
 from jaxdiff.util.arrays import Array, Number
@@ -54,11 +54,12 @@ def restore(
         y: the measurement in image units [0, 1], or a batch of them [B, ...].
         operator: A, of `jd.operators`; or any differentiable function of an image [H, W, C].
         sigma: the standard deviation of the noise in image units (10/255, say), or a `jd.noise`.
-        prior: "faces64", a diffusers folder, a hub id, or a `jd.Denoiser`.
+        prior: what `jd.prior` takes, such as "faces64", a folder, a file or a hub id; or a prior, such
+            as it returns.
         n: how many samples of each measurement.
         sampler: a name in `jaxdiff.samplers.presets.PRESETS`. By default "spectral" for linear
             operators and Gaussian noise where the prior has a covariance table, "pigdm-paper" where
-            it has none, and "dps" for everything else.
+            it has none, and "dps" for everything else, as a prior of latents.
         steps: by default the preset's.
         scale: of the guidance; by default the preset's.
         covariance: a `jd.SpectralCovariance`; by default the one beside the prior.
@@ -80,7 +81,7 @@ def restore(
     covariance = table if covariance is None else covariance
     operator = as_operators(operator)
     denoiser = of_size(denoiser, _image_size(operator, y, denoiser))
-    name = sampler or default_sampler(operator, sigma, covariance)
+    name = sampler or default_sampler(denoiser, operator, sigma, covariance)
     chosen = preset(name)
     count = steps or chosen.steps
     method = chosen.sampler(denoiser, operator, y, sigma, scale, covariance)
@@ -92,16 +93,20 @@ def restore(
 
 
 def default_sampler(
-    operator: Operator | Stack, sigma: Number | Noise, covariance: Covariance | None
+    denoiser: Prior,
+    operator: Operator | Stack,
+    sigma: Number | Noise,
+    covariance: Covariance | None,
 ) -> str:
     """The name of the sampler for what is to be restored."""
     gaussian = isinstance(sigma, Gaussian) or not isinstance(sigma, Noise)
-    if not (gaussian and isinstance(first(operator), Linear)):
+    linear = isinstance(first(operator), Linear) and decodes_linearly(denoiser)
+    if not (gaussian and linear):
         return "dps"
     return "pigdm-paper" if covariance is None else "spectral"
 
 
-def _image_size(operator: Operator | Stack, y, prior: Prior) -> tuple[int, int]:
+def _image_size(operator: Operator | Stack, y, prior: Prior) -> tuple[int, ...]:
     """(H, W) of the images: the operator's own, or by y's shape, or else the prior's."""
     one, measured = first(operator), np.shape(y)[-3:]
     if one.shape is not None:
@@ -111,14 +116,14 @@ def _image_size(operator: Operator | Stack, y, prior: Prior) -> tuple[int, int]:
         known = jax.eval_shape(one, image).shape == measured
     except (TypeError, ValueError):
         known = False
-    return image.shape[:2] if known or prior.shape is None else prior.shape[:2]
+    return image.shape[:2] if known or prior.image_shape is None else prior.image_shape[:2]
 
 
 def _prior(prior) -> tuple[Prior, SpectralCovariance | None]:
     """The denoiser, and its table where it has one."""
     if not isinstance(prior, str | Path):
         return as_prior(prior), getattr(prior, "covariance", None)
-    denoiser = Denoiser(*load(prior))
+    denoiser = load_prior(prior)
     try:
         return denoiser, SpectralCovariance.load(prior)
     except FileNotFoundError:

@@ -102,6 +102,8 @@ def sample(
     total_steps = len(steps)
     if noise is not None:
         n = noise.shape[len(lead) + 1] if noise.ndim > len(lead) + 1 else n
+        if n == 0:
+            raise ValueError(f"noise: of no sample, {list(noise.shape)}")
     lead = (*lead, int(n))
     if noise is not None and noise.shape != (total_steps + 1, *lead, *shape):
         raise ValueError(

@@ -14,7 +14,7 @@ def wiener(y, operator, sigma: float, shape: tuple[int, ...] | None = None) -> n
 
     x̂ = m + SAᵀ(ASAᵀ + σ²I)⁻¹(y − A m), with m the mean colour and S = F* diag(c/(f² + f₀²)) F,
     f₀ half a cycle an image and c fitted so that the measurement's variance less σ² is what A
-    leaves of S. In closed form for a `Blur`, per channel; by conjugate gradients for every other
+    leaves of S. In closed form for a circular `Blur`, per channel; by conjugate gradients for every other
     linear operator, with one c and the grey mean. The classical restoration that a prior has to
     beat.
 
@@ -29,7 +29,7 @@ def wiener(y, operator, sigma: float, shape: tuple[int, ...] | None = None) -> n
         (8, 8, 3)
     """
     y = np.asarray(y, np.float64)
-    if not isinstance(operator, Blur):
+    if not (isinstance(operator, Blur) and operator.circular):
         return _linear_estimate(
             y, operator, max(sigma, 1e-3), shape or operator.input_shape(y.shape)
         )

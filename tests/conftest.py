@@ -66,6 +66,26 @@ def uncached(monkeypatch):
         monkeypatch.setattr(module, "cache_compiled_programs", lambda: None)
 
 
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys, uncached):
+    """Run `jaxdiff ARGS` in an empty folder; returns (exit code, stdout, stderr)."""
+    import sys
+
+    from jaxdiff import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("warnings.showwarning", None, raising=False)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["jaxdiff", *map(str, args)])
+        with pytest.raises(SystemExit) as e:
+            cli.main()
+        out, err = capsys.readouterr()
+        return e.value.code or 0, out, err
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def faces64():
     import jaxdiff as jd

@@ -8,10 +8,12 @@ import sys
 import warnings
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import scipy.io
 import torch
+import typer
 from diffusers import DDPMScheduler, UNet2DModel
 from filelock import FileLock
 from PIL import Image
@@ -32,22 +34,6 @@ pytestmark = pytest.mark.usefixtures("hurried")
 def fast(tiny):
     """Options of a restoration that compiles and runs in a second."""
     return ["--steps", "3", "--samples", "2", "--model", tiny]
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys, uncached):
-    """Run `jaxdiff ARGS` in an empty folder; returns (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("warnings.showwarning", None, raising=False)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["jaxdiff", *map(str, args)])
-        with pytest.raises(SystemExit) as e:
-            cli.main()
-        out, err = capsys.readouterr()
-        return e.value.code or 0, out, err
-
-    return call
 
 
 @pytest.fixture
@@ -83,6 +69,33 @@ def test_help(run, monkeypatch):
     }.items():
         for default in defaults:
             assert re.search(rf"\[default: [^]]*{re.escape(default)}", shown[command]), default
+
+
+def test_every_option_shows_its_default():
+    """Of every command; a flag is off, an argument or option without a default is required."""
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        context = click.Context(command, info_name=name)
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.is_flag and not option.required:
+                _, text = option.get_help_record(context)
+                assert "[default: " in text, f"{name} {option.name}"
+
+
+NAMES_OF_FILES = (
+    "photo[final].png", "x[/y].png", "[bold]b[/bold].png", "[red]", "a b.png", " a .png", "it's.png",
+    'say "x".png', "-rf.png", "--help", "a,b.png", "a@grey.png", "mask:0.3,0.png", "ünïcödé.png",
+    "写真.png", "😀.png", ":smile:.png", "$HOME.png", "100%.png", "a\\b.png", "{x}.png", "#1;2&3.png",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES_OF_FILES)
+def test_a_name_is_text(name, run, tmp_path):
+    """A file that is not there is named as it is, whatever a terminal would make of its name."""
+    path = Path("folder") / name
+    code, _, err = run("restore", "--degrade", "--", path)
+    assert code == 2 and err == f"error: {path}: no such image or folder\n"
+    code, _, err = run("restore", "--kernel", f"folder/{name}", "--sigma", "0.1", "--", path)
+    assert code == 2 and err.count("\n") == 1 and "Traceback" not in err
 
 
 def test_version(run):

@@ -89,7 +89,7 @@ def test_a_ladder_from_each_level():
 
 
 @pytest.mark.parametrize(
-    "name", ["ScoreSdeVeScheduler", "CMStochasticIterativeScheduler", "EDMEulerScheduler", "Mine"]
+    "name", ["ScoreSdeVpScheduler", "LCMScheduler", "FlowMatchLCMScheduler", "Mine"]
 )
 def test_a_schedule_of_another_noise_is_refused_by_name(name):
     with pytest.raises(ValueError, match=name):

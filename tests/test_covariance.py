@@ -155,6 +155,20 @@ def test_a_table_of_other_weights(tiny, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("spacing", [0, -1 / 16, np.nan, np.inf, 1e-300, 2.0, np.ones(2)]),
+        ("table", [np.zeros((3, 12, 1, 1)), -table().table, table().table * np.nan]),
+        ("modulation", [np.full((3, 2), np.inf), np.zeros((2, 2)), np.zeros(3)]),
+    ],
+)
+def test_tables_that_are_none(field, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"{field}: "):
+            dataclasses.replace(table(), **{field: value})
+
+
 def test_a_table_knows_what_it_was_measured_on(tiny):
     denoiser = jd.Denoiser(*jd.load(tiny))
     images = np.full((2, 16, 16, 3), 0.5, np.float32)

@@ -10,7 +10,17 @@ import pytest
 
 import jaxdiff as jd
 from benchmarks import affine, mixture
-from jaxdiff.operators import Blur, Crop, Downsample, Grey, Mask, Scale
+from jaxdiff.operators import (
+    Blur,
+    Crop,
+    Demosaic,
+    Diagonal,
+    Downsample,
+    Fourier,
+    Grey,
+    Mask,
+    Scale,
+)
 from jaxdiff.samplers.inner import systematic
 from tests.test_samplers import Toy
 
@@ -313,6 +323,10 @@ OPERATORS = {
     "grey": lambda: Grey(),
     "scale": lambda: Scale(0.7),
     "states": lambda: Downsample(2) @ Scale(0.5),
+    "matlab": lambda: Downsample(2, "matlab"),
+    "demosaic": lambda: Demosaic(),
+    "fourier": lambda: Fourier(RNG.random((4, 6)) < 0.5),
+    "weighted-mask": lambda: Diagonal(RNG.random((4, 6, 3))) @ Mask(RNG.random((4, 6)) < 0.5),
 }
 
 

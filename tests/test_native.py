@@ -93,6 +93,36 @@ def test_a_convolution_in_a_network_is_the_native_one():
         close(ours, theirs)
 
 
+def twice(function, *arrays):
+    """The gradient of a gradient, in float32 and in float64."""
+
+    def inner(*arrays):
+        return jnp.sin(function(*arrays)).sum()
+
+    def outer(*arrays):
+        return sum((g**2).sum() for g in jax.grad(inner, tuple(range(len(arrays))))(*arrays))
+
+    second = jax.grad(outer, tuple(range(len(arrays))))
+    ours = [np.asarray(g) for g in second(*map(jnp.asarray, arrays))]
+    with jax.enable_x64(True):
+        lifted = [jnp.asarray(np.asarray(a), jnp.float64) for a in arrays]
+        return ours, [np.asarray(g) for g in second(*lifted)]
+
+
+@pytest.mark.parametrize("name", ["strided", "norm", "norm with silu"])
+def test_a_gradient_through_a_gradient(name):
+    """As that of a guided sampler is: by XLA, and the same."""
+    if name == "strided":
+        x, kernel, bias, stride, padding = of(name)
+        found = twice(lambda x, k, b: conv2d(x, k, b, stride, padding), x[:1] / 8, kernel, bias)
+    else:
+        act = jax.nn.silu if "silu" in name else None
+        norm = GroupNorm(16, 4, 1e-6)
+        found = twice(lambda x: norm(x, act), np.random.default_rng(0).random((2, 4, 4, 16), "f"))
+    for a, b in zip(*found):
+        np.testing.assert_allclose(a, b, atol=2e-4 * np.abs(b).max())
+
+
 @pytest.mark.parametrize("empty", ["images", "rows", "channels in", "channels out"])
 @pytest.mark.parametrize("channels", [5, 32])
 def test_nothing_to_sum(empty, channels):

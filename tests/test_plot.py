@@ -5,6 +5,7 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff import plot
+from jaxdiff.samplers.presets import NAMES
 
 
 def drawn(figure) -> np.ndarray:
@@ -85,3 +86,7 @@ def test_what_degraded_is_said():
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="panels: expected at least one picture"):
         plot.comparison([])
+
+
+def test_every_sampler_has_a_name_that_people_say():
+    assert set(NAMES) <= set(plot.LABELS)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.checkpoints.names import listed, unwrapped
 from jaxdiff.checkpoints.tensors import Tensor, Tensors
 from jaxdiff.checkpoints.torch_zip import read_torch_zip
 from jaxdiff.nn.config import UNet2DConfig
@@ -17,6 +18,20 @@ _SIZES = {  # guided-diffusion's own multipliers by image size
     (1, 1, 2, 2, 4, 4): 256,
     (1, 1, 2, 3, 4): 128,
     (1, 2, 3, 4): 64,
+}
+_FIELDS = {  # of guided-diffusion's scripts
+    *("image_size", "num_channels", "num_res_blocks", "channel_mult", "learn_sigma", "class_cond"),
+    *("attention_resolutions", "num_heads", "num_head_channels", "num_heads_upsample", "dropout"),
+    *("use_scale_shift_norm", "resblock_updown", "use_new_attention_order", "use_checkpoint"),
+    *(
+        "use_fp16",
+        "diffusion_steps",
+        "noise_schedule",
+        "timestep_respacing",
+        "use_kl",
+        "model_path",
+    ),
+    *("predict_xstart", "rescale_timesteps", "rescale_learned_sigmas"),
 }
 _RESNET = {
     "in_layers.0": "norm1",
@@ -60,15 +75,28 @@ def read_adm(
             field of `config` contradicts.
     """
     path = Path(path)
-    tensors = read_torch_zip(path)
-    config = config or {}
+    tensors = unwrapped(read_torch_zip(path))
     try:
-        if all(name.startswith("module.") for name in tensors):
-            tensors = {name.removeprefix("module."): t for name, t in tensors.items()}
-        unet = adm_config(tensors, config)
-        return unet, to_diffusers(unet, tensors, bool(config.get("use_new_attention_order")))
+        return from_adm(tensors, config or {})
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from e
+
+
+def from_adm(tensors: Tensors, config: Mapping[str, Any]) -> tuple[UNet2DConfig, Tensors]:
+    """The configuration and the tensors, by diffusers' names, of guided-diffusion's tensors.
+
+    Raises:
+        ValueError: names the field or the tensors at fault.
+    """
+    if unknown := sorted(map(str, config.keys() - _FIELDS)):
+        raise ValueError(
+            f"{listed(unknown)}: no field of guided-diffusion, whose tensors these are"
+        )
+    unet = adm_config(tensors, config)
+    order = config.get("use_new_attention_order") or False
+    if not isinstance(order, bool):
+        raise ValueError(f"use_new_attention_order: expected true or false, got {order!r}")
+    return unet, to_diffusers(unet, tensors, order)
 
 
 def adm_config(tensors: Mapping[str, Tensor], config: Mapping[str, Any] = {}) -> UNet2DConfig:
@@ -150,6 +178,8 @@ def scheduler_config(unet: UNet2DConfig, config: Mapping[str, Any] = {}) -> dict
     steps = config.get("diffusion_steps", 1000)
     if type(steps) is not int or steps < 1:
         raise ValueError(f"diffusion_steps: expected a positive integer, got {steps!r}")
+    if config.get("rescale_timesteps") and steps != 1000:
+        raise ValueError("rescale_timesteps: expected false, or 1000 diffusion_steps")
     names = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
     schedule = config.get("noise_schedule", "linear")
     if schedule not in names:

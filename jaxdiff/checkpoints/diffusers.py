@@ -1,11 +1,9 @@
 """Read and write diffusers' UNet2DModel checkpoints, without torch and without diffusers."""
 
 import json
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,8 +31,14 @@ from jaxdiff.util.files import read_json
 from jaxdiff.util.together import write_together
 
 _READERS = 4  # threads
-_SCHEDULER = "scheduler_config.json"
-_INDEX = "model_index.json"
+SCHEDULER = "scheduler_config.json"
+INDEX = "model_index.json"
+
+_PIPELINES = {  # of diffusers, by what samples with them
+    "DDPMScheduler": "DDPMPipeline",
+    "ScoreSdeVeScheduler": "ScoreSdeVePipeline",
+    "CMStochasticIterativeScheduler": "ConsistencyModelPipeline",
+}
 
 Contents = Mapping[str, Callable[[Path], Any]]  # files by name, with what writes each
 
@@ -64,8 +68,8 @@ def load(
 
     Raises:
         FileNotFoundError: where there is no such checkpoint or revision. OSError: where the hub does not answer.
-        ValueError: for a config that names no UNet2D, a scheduler whose noise is no DDPM's, a
-            prior of latents, a damaged file, a `.bin` with anything but tensors, weights that are
+        ValueError: for a config that names no UNet2D, an unknown scheduler, a prior of latents
+            (`jd.prior` reads it), a damaged file, a `.bin` with anything but tensors, weights that are
             not finite, and, all in one message, missing, unexpected and misshapen tensors.
 
     Example:
@@ -73,12 +77,26 @@ def load(
         >>> unet.config.sample_size, schedule.num_train_timesteps
         (64, 1000)
     """
+    files = find_files(source, revision, token)
+    if files.decoder is not None:
+        raise ValueError(
+            f"{source}: a prior of latents, whose pixels are its {files.decoder}'s: jd.prior reads it"
+        )
+    return read_network(source, files, check_dtype(dtype))
+
+
+def check_dtype(dtype: Any) -> Any:
+    """A floating-point type that JAX has switched on.
+
+    Raises:
+        ValueError: for any other.
+    """
     dtype = jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype: expected a floating-point type, got {dtype.name}")
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError('dtype: float64 needs jax.config.update("jax_enable_x64", True) first')
-    return _load(source, _find_files(source, revision, token), dtype)
+    return dtype
 
 
 def unet_from_tensors(config: UNet2DConfig, tensors: Tensors, dtype: Any) -> UNet2D:
@@ -118,7 +136,7 @@ def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
 def save(
     folder: str | Path, unet: UNet2D, schedule: Schedule, *, beside: Contents | None = None
 ) -> None:
-    """Write a folder that `jd.load`, `UNet2DModel.from_pretrained` and `DDPMPipeline` read.
+    """Write a folder that `jd.load`, `UNet2DModel.from_pretrained` and the schedule's pipeline read.
 
     All files lie flat in `folder`. They replace files of the same names as one: whenever the process
     is stopped, the folder holds all of the old ones or all of the new. Other files are left alone.
@@ -139,34 +157,10 @@ def save(
         ...     sorted(p.name for p in Path(folder).iterdir())[:2]
         ['config.json', 'diffusion_pytorch_model.safetensors']
     """
-    _write(folder, {**_contents(unet, schedule), **(beside or {})})
+    write_folder(folder, {**contents_of(unet, schedule), **(beside or {})})
 
 
-def convert(
-    source: str | Path, folder: str | Path, *, dtype: Any = jnp.float32, keep: tuple[str, ...] = ()
-) -> None:
-    """Rewrite a checkpoint as `save` does, its scheduler's config and the files `keep` as they are.
-
-    Raises:
-        What `load` and `save` raise.
-    """
-    files = _find_files(source)
-    contents = _contents(*_load(source, files, jnp.dtype(dtype)))
-    for name, path in {
-        _SCHEDULER: files.scheduler,
-        _INDEX: files.index,
-        **{name: files.find(name) for name in keep},
-    }.items():
-        if path is not None:
-            contents[name] = partial(shutil.copyfile, path)
-    for name in keep:  # a table that is there is of the weights that go
-        if name not in contents and (stale := Path(folder) / name).exists():
-            aside = stale.replace(stale.with_name(f"{name}.before"))
-            warnings.warn(f"{stale}: not of these weights, it is {aside.name} now", stacklevel=2)
-    _write(folder, contents)
-
-
-def _contents(unet: UNet2D, schedule: Schedule) -> dict[str, Callable[[Path], Any]]:
+def contents_of(unet: UNet2D, schedule: Schedule) -> dict[str, Callable[[Path], Any]]:
     """The names of a flat checkpoint's files, each with the function that writes it."""
     tensors = {
         torch_name(path): to_torch_layout(path, np.asarray(param[...]))
@@ -174,9 +168,11 @@ def _contents(unet: UNet2D, schedule: Schedule) -> dict[str, Callable[[Path], An
     }
     for name, array in tensors.items():
         _check_finite(name, array)
+    scheduler = schedule.to_config()
+    name = scheduler["_class_name"]
     index = {
-        "_class_name": "DDPMPipeline",
-        "scheduler": ["diffusers", "DDPMScheduler"],
+        "_class_name": _PIPELINES.get(name),
+        "scheduler": ["diffusers", name],
         "unet": ["diffusers", "UNet2DModel"],
     }
 
@@ -184,15 +180,16 @@ def _contents(unet: UNet2D, schedule: Schedule) -> dict[str, Callable[[Path], An
         text = json.dumps(content, indent=2) + "\n"
         return lambda path: path.write_text(text, encoding="utf-8")
 
-    return {
+    contents = {
         f"{STEM}.safetensors": lambda path: save_file(tensors, path, metadata={"format": "pt"}),
         CONFIG: json_file(unet.config.to_dict()),
-        _SCHEDULER: json_file(schedule.to_config()),
-        _INDEX: json_file(index),
+        SCHEDULER: json_file(scheduler),
     }
+    return contents | ({INDEX: json_file(index)} if name in _PIPELINES else {})
 
 
-def _write(folder: str | Path, contents: Contents) -> None:
+def write_folder(folder: str | Path, contents: Contents) -> None:
+    """Write the files of a flat checkpoint together; raises as `save` does."""
     folder = Path(folder)
     if (folder / "unet").exists():
         raise FileExistsError(
@@ -206,7 +203,7 @@ def _check_finite(name: str, array: np.ndarray) -> None:
         raise ValueError(f"{name}: holds NaN or infinite values in {array.dtype.name}")
 
 
-class _Files(NamedTuple):
+class Files(NamedTuple):
     """Where a checkpoint's files are."""
 
     find: Callable[[str], Path | None]
@@ -214,9 +211,15 @@ class _Files(NamedTuple):
     config: Path
     scheduler: Path | None
     index: Path | None
+    decoder: str | None  # the folder of its latents' decoder
 
 
-def _find_files(source: str | Path, revision=None, token=None) -> _Files:
+def find_files(source: str | Path, revision=None, token=None) -> Files:
+    """The files of a folder of diffusers, or of one on the hub.
+
+    Raises:
+        FileNotFoundError: where there is none.
+    """
     find = finder(source, revision, token)
     # diffusers takes the subfolder if it is there and the root if not.
     for prefix in ("unet/", "", "unet_ema/"):
@@ -226,28 +229,40 @@ def _find_files(source: str | Path, revision=None, token=None) -> _Files:
         raise FileNotFoundError(
             f"{source}: no diffusers checkpoint: neither unet/config.json nor config.json is there"
         )
-    index = find(_INDEX)
-    if index and (latent := {"vae", "vqvae", "movq"} & read_json(index).keys()):
-        raise ValueError(
-            f"{index}: a prior of latents, whose pixels are its {' and '.join(latent)}'s: expected "
-            "one of pixels"
-        )
-    scheduler = find(f"scheduler/{_SCHEDULER}") or find(_SCHEDULER)
+    index = find(INDEX)
+    parts = read_json(index) if index else {}
+    decoder = next((name for name in ("vqvae", "vae", "movq") if name in parts), None)
+    scheduler = find(f"scheduler/{SCHEDULER}") or find(SCHEDULER)
     if scheduler is None and (scheduler := scheduler_of_run(Path(source).absolute())):
-        warnings.warn(f"{source}: no {_SCHEDULER}, using {scheduler}", stacklevel=3)
-    return _Files(find, prefix, config, scheduler, index)
+        warnings.warn(f"{source}: no {SCHEDULER}, using {scheduler}", stacklevel=3)
+    return Files(find, prefix, config, scheduler, index, decoder)
 
 
-def _load(source: str | Path, files: _Files, dtype) -> tuple[UNet2D, Schedule]:
-    config = _read(files.config, UNet2DConfig.from_dict)
-    if files.scheduler is None:
-        warnings.warn(f"{source}: no {_SCHEDULER}, using the DDPM defaults", stacklevel=3)
-        schedule = Schedule.from_config()
+def read_network(
+    source: str | Path, files: Files, dtype, config: Mapping[str, Any] | None = None
+) -> tuple[UNet2D, Schedule]:
+    """The network and the schedule of these files; `config` in the place of the config.json.
+
+    Raises:
+        What `load` raises.
+    """
+    if config is None:
+        unet = _read(files.config, UNet2DConfig.from_dict)
     else:
+        unet = UNet2DConfig.from_dict(config)
+    if files.scheduler is not None:
         schedule = _read(files.scheduler, _schedule)
+    elif unet.time_embedding_type == "fourier":
+        raise ValueError(
+            f"{source}: no {SCHEDULER}, and time_embedding_type 'fourier' is of no DDPM: its noise is "
+            "not known"
+        )
+    else:
+        warnings.warn(f"{source}: no {SCHEDULER}, using the DDPM defaults", stacklevel=3)
+        schedule = Schedule.from_config()
     tensors = open_weights(source, files.find, files.prefix)
     try:
-        return unet_from_tensors(config, tensors, dtype), schedule
+        return unet_from_tensors(unet, tensors, dtype), schedule
     except ValueError as e:
         raise ValueError(f"{source}: {e}") from e
 

@@ -35,15 +35,21 @@ def from_torch_layout(path: tuple, array: np.ndarray) -> np.ndarray:
     return array.transpose(np.argsort(_torch_axes(path, array.ndim)))
 
 
+def unwrapped(tensors: Tensors) -> Tensors:
+    """The tensors by their names without the prefix of DistributedDataParallel or torch.compile."""
+    for prefix in (*_WRAPPERS, *_WRAPPERS):
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
 def modern(tensors: Tensors) -> Tensors:
     """The tensors by today's names: without a wrapper's prefix, attention as since diffusers 0.13.
 
     Raises:
         ValueError: where two tensors have one name.
     """
-    for prefix in (*_WRAPPERS, *_WRAPPERS):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    tensors = unwrapped(tensors)
     if "time_proj.W" in tensors:  # the first releases kept these frequencies under two names
         tensors = {"time_proj.weight": tensors["time_proj.W"]} | tensors
         del tensors["time_proj.W"]

@@ -55,6 +55,8 @@ def finder(
             raise ValueError(f"revision: {source} is a folder here, which has none: leave it out")
         settle(folder, CONFIG)
         return lambda name: path if (path := folder / name).is_file() else None
+    if folder.is_file():
+        raise FileNotFoundError(f"{source}: a file and no folder: jd.prior reads it (--model)")
     if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise FileNotFoundError(
             f"{source}: no such folder; expected {' or '.join(map(repr, BUNDLED))}, a folder of a "

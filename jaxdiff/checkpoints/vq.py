@@ -1,5 +1,6 @@
 """Read the decoder of a latent diffusion checkpoint: diffusers' VQModel."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ from jaxdiff.nn.vq import VQConfig, VQModel
 from jaxdiff.util.files import read_json
 
 
-def read_vq(source: str | Path) -> tuple[VQConfig, Tensors]:
+def read_vq(
+    source: str | Path, find: Callable[[str], Path | None] | None = None
+) -> tuple[VQConfig, Tensors]:
     """The configuration and the tensors of a VQModel: in `vqvae/` of a checkpoint, or alone.
 
     Args:
         source: a local folder or a hub id, such as `"CompVis/ldm-celebahq-256"`.
+        find: from a file's name in it to its path, where that is known.
 
     Raises:
         ValueError: where there is no such decoder, its config is none, or its weights are not whole.
         FileNotFoundError: where there is no such checkpoint, or no weights beside the config.
     """
-    find = finder(source)
+    find = find or finder(source)
     prefix = "vqvae/" if (path := find("vqvae/config.json")) else ""
     if (path := path or find("config.json")) is None:
         raise ValueError(f"{source}: no decoder: expected vqvae/config.json")

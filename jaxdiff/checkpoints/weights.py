@@ -49,9 +49,11 @@ def open_file(path: Path) -> Tensors:
         ValueError: for a damaged file, and a `.bin` that holds anything but tensors.
     """
     with open(path, "rb") as file:
-        if file.read(24) == b"version https://git-lfs.":
-            raise ValueError(f"{path}: a pointer of Git LFS and not the file: git lfs pull")
-    return _open_safetensors(path) if path.suffix == ".safetensors" else read_torch_zip(path)
+        head = file.read(24)
+    if head == b"version https://git-lfs.":
+        raise ValueError(f"{path}: a pointer of Git LFS and not the file: git lfs pull")
+    named = path.suffix == ".safetensors" or head[8:9] == b"{"
+    return _open_safetensors(path) if named else read_torch_zip(path)
 
 
 def _open_shards(index: Path, find: Callable[[str], Path | None]) -> Tensors:

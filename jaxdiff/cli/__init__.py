@@ -1,4 +1,4 @@
-"""The command line: `jaxdiff restore`, `evaluate`, `sample`, `calibrate`, `train` and `convert`."""
+"""The command line: `jaxdiff restore`, `evaluate`, `sample`, `calibrate`, `train`, `convert` and `app`."""
 
 import lazy_loader
 

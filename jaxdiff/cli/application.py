@@ -8,9 +8,10 @@ import jaxdiff as jd
 from jaxdiff.cli.priors import calibrate, convert, sample, train
 from jaxdiff.cli.restoring import evaluate, restore
 from jaxdiff.cli.terminal import application, command, console
+from jaxdiff.cli.web import app as web
 
 app = application(no_args_is_help=True, help="Restore images with a diffusion prior, in JAX.")
-for function in (restore, evaluate, sample, calibrate, train, convert):
+for function in (restore, evaluate, sample, calibrate, train, convert, web):
     app.command()(command(function))
 
 

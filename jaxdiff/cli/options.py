@@ -1,20 +1,45 @@
 """The options that several commands have."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 ModelOption = Annotated[
-    str, typer.Option(help="The prior: faces64, a diffusers folder, or a hub id.")
+    str,
+    typer.Option(
+        help="The prior: faces64, a diffusers folder or hub id, a .pt of guided-diffusion, or a .pkl "
+        "of EDM."
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="JSON of what the model's tensors do not say, such as num_head_channels.",
+        show_default=False,
+    ),
+]
+ClassLabelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--class-label",
+        help="The class, of a class-conditional model: a number from 0.",
+        show_default=False,
+    ),
 ]
 # JAX takes a seed by its lowest 32 bits.
 SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0, max=2**32 - 1)]
 StepsOption = Annotated[int, typer.Option(help="Network evaluations.", min=1)]
-BatchOption = Annotated[int | None, typer.Option(help="Most samples at once.", min=1)]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(help="Most samples at once.", min=1, show_default="what suits the device"),
+]
 DtypeOption = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 DevicesOption = Annotated[
-    int | None, typer.Option(help="Spread over so many devices of this host.", min=1)
+    int | None,
+    typer.Option(help="Spread over so many devices of this host.", min=1, show_default="one"),
 ]
 HostsOption = Annotated[
     bool,
@@ -38,7 +63,7 @@ PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
         help="Of float32 products on GPU and TPU: default (TF32, bfloat16), high, or highest.",
-        show_default=False,
+        show_default="JAX's own",
     ),
 ]
 RematOption = Annotated[

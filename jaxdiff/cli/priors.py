@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 import jaxdiff as jd
-from jaxdiff.checkpoints.diffusers import convert as rewrite
+from jaxdiff.checkpoints.formats import convert as rewrite
 from jaxdiff.cli.options import (
     BatchOption,
+    ClassLabelOption,
+    ConfigOption,
     DevicesOption,
     DtypeOption,
     ForceOption,
@@ -30,13 +32,12 @@ from jaxdiff.cli.terminal import (
     status,
 )
 from jaxdiff.covariance.table import FILE as COVARIANCE
+from jaxdiff.covariance.table import table_path
 from jaxdiff.util import hosts, interrupts
 from jaxdiff.util.files import read_json, replace_file
 from jaxdiff.util.locks import sole_writer
 from jaxdiff.util.names import printable
 from jaxdiff.util.together import is_free, write_together
-
-PICTURE = Path(COVARIANCE).with_suffix(".png").name
 
 
 class Unconditional(StrEnum):
@@ -52,6 +53,8 @@ def sample(
     sampler: Annotated[Unconditional, typer.Option(help="The method.")] = Unconditional.ddpm,
     eta: Annotated[float, typer.Option(help="η of DDIM.")] = 0.0,
     model: ModelOption = "faces64",
+    config: ConfigOption = None,
+    class_label: ClassLabelOption = None,
     seed: SeedOption = 0,
     batch_size: BatchOption = None,
     precision: PrecisionOption = None,
@@ -68,13 +71,14 @@ def sample(
         raise ValueError(f"--out: expected a name that ends in .png, got {out}")
     check_writable(out)
     cache_compiled_programs()
-    unet, schedule = jd.load(model)
-    denoiser = jd.Denoiser(unet, schedule)
+    denoiser = jd.prior(model, config=config, class_labels=class_label)
+    if denoiser.shape is None:
+        raise ValueError(f"--model: {model} names no sample_size in its config")
     method = jd.DDPM(denoiser) if sampler == "ddpm" else jd.DDIM(denoiser, eta)
     say("compiling…")
     drawn = jd.sample(
         method,
-        schedule.steps(steps),
+        denoiser.schedule.steps(steps),
         key=jax.random.key(seed),
         n=n,
         batch_size=batch_size,
@@ -91,7 +95,9 @@ def sample(
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="A diffusers folder, a hub id, or faces64.")],
+    model: Annotated[
+        str, typer.Argument(help="The prior, as --model of the other commands names it.")
+    ],
     images: Annotated[
         Path | None,
         typer.Argument(
@@ -104,16 +110,18 @@ def calibrate(
         typer.Option(help="How many images, or samples.", min=1, show_default="256, or 64 samples"),
     ] = None,
     levels: Annotated[int, typer.Option(help="Noise levels.", min=2)] = 25,
+    config: ConfigOption = None,
+    class_label: ClassLabelOption = None,
     seed: SeedOption = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder to write.", show_default="the model's, where it is one"),
+        typer.Option(help="The folder to write.", show_default="the model's, or beside its file"),
     ] = None,
 ) -> None:
     """Measure how wrong the prior's denoiser is: what the spectral sampler needs, once a model.
 
     Writes spectral_covariance.safetensors and spectral_covariance.png, beside the checkpoint where
-    MODEL is a folder; diffusers still loads it.
+    MODEL is a folder or a file; diffusers still loads it.
     """
     import jax
     import numpy as np
@@ -121,38 +129,39 @@ def calibrate(
     from jaxdiff import data, plot
     from jaxdiff.commands.images import read_all
 
-    if out is None:
-        if not Path(model).is_dir():
-            raise ValueError(f"--out: {model} is no folder here: name the folder to write")
-        out = Path(model)
-    if out.exists() and not out.is_dir():
+    if out is None and not Path(model).exists():
+        raise ValueError(f"--out: {model} is no folder here: name the folder to write")
+    if out is not None and out.exists() and not out.is_dir():
         raise ValueError(f"--out: {out} is a file, name a folder")
+    out = out or Path(model)
     cache_compiled_programs()
-    with sole_writer(out):
-        denoiser = jd.Denoiser(*jd.load(model))
-        if denoiser.shape is None:
+    target = table_path(out)
+    with sole_writer(target.parent):
+        denoiser = jd.prior(model, config=config, class_labels=class_label)
+        if (shape := denoiser.image_shape) is None:
             raise ValueError(f"{model} names no sample_size in its config")
         n = n or (64 if images is None else 256)
         known, bad = None, []
         if images is not None and images.is_dir():
-            good, bad = read_all(images, denoiser.shape, "resize", n)
+            good, bad = read_all(images, shape, "resize", n)
             known = np.stack(list(good.values()))
         elif images is not None:
-            known = data.load_images(images, denoiser.shape[:2], n=n, channels=denoiser.shape[2])
+            known = data.load_images(images, (shape[0], shape[1]), n=n, channels=shape[2])
         say("compiling…")
         covariance = jd.SpectralCovariance.estimate(
             denoiser, known, key=jax.random.key(seed), n=n, levels=levels, progress=progress()
         )
         figure = plot.error_spectra(covariance)
+        picture = target.with_suffix(".png").name
         files = {
-            COVARIANCE: lambda path: covariance.save(path.parent),
-            PICTURE: lambda path: figure.savefig(path, dpi=110, format="png"),
+            target.name: covariance.write,
+            picture: lambda path: figure.savefig(path, dpi=110, format="png"),
         }
-        write_together(out, files, key=COVARIANCE)
+        write_together(target.parent, files, key=target.name)
     source = f"{n} samples" if known is None else f"{len(known)} images of {images}"
     count = len(covariance.timesteps)
-    text = f"{source}, {count} noise levels: {printable(out / COVARIANCE)}, {PICTURE}"
-    show({"table": str(out / COVARIANCE), "levels": count, "failed": bad}, text)
+    text = f"{source}, {count} noise levels: {printable(target)}, {picture}"
+    show({"table": str(target), "levels": count, "failed": bad}, text)
     end_with(bad)
 
 
@@ -197,7 +206,11 @@ def train(
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1)] = 1000,
     sample_every: Annotated[int, typer.Option(help="Steps between sample grids.", min=1)] = 5000,
     licence: Annotated[
-        str, typer.Option(help='Of the images, for the model card: "CC-BY-4.0: FairFace, ...".')
+        str,
+        typer.Option(
+            help='Of the images, for the model card: "CC-BY-4.0: FairFace, ...".',
+            show_default="not said",
+        ),
     ] = "",
     devices: Annotated[
         int | None, typer.Option(help="Share each batch.", show_default="all", min=1)
@@ -258,21 +271,27 @@ def _config(name: str | None, init: str | None) -> dict:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A diffusers folder, a hub id, or faces64.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A diffusers folder, a hub id, a .pt of guided-diffusion, or faces64."),
+    ],
     destination: Annotated[Path, typer.Argument(help="The folder to write.")],
     dtype: DtypeOption = "float32",
+    config: ConfigOption = None,
     force: ForceOption = False,
 ) -> None:
     """Rewrite a checkpoint as safetensors with today's names, flat, for jaxdiff and diffusers.
 
     The scheduler's config and the table of covariances stay as they are. Needs no torch. `python -m convert --verify`, in the repository, also compares with diffusers.
     """
-    convert_checkpoint(source, destination, dtype, force)
+    convert_checkpoint(source, destination, dtype, force, config)
     line = f"{source} → {printable(destination)} ({dtype})"
     show({"source": source, "destination": str(destination), "dtype": dtype}, line)
 
 
-def convert_checkpoint(source: str, destination: Path, dtype: str, force: bool) -> None:
+def convert_checkpoint(
+    source: str, destination: Path, dtype: str, force: bool, config: Path | None = None
+) -> None:
     """Rewrite a checkpoint, into a folder that is empty or was meant."""
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype: expected float32, bfloat16 or float16, got {dtype!r}")
@@ -282,4 +301,4 @@ def convert_checkpoint(source: str, destination: Path, dtype: str, force: bool) 
     with sole_writer(destination), status(f"converting {source}"):
         if not is_free(destination) and not force:
             raise ValueError(f"{destination} is not empty: name another folder or pass --force")
-        rewrite(source, destination, dtype=dtype, keep=(COVARIANCE,))
+        rewrite(source, destination, config=config, dtype=dtype, keep=(COVARIANCE,))

@@ -9,6 +9,8 @@ from rich.markdown import Markdown
 
 from jaxdiff.cli.options import (
     BatchOption,
+    ClassLabelOption,
+    ConfigOption,
     DevicesOption,
     HostsOption,
     ModelOption,
@@ -19,6 +21,7 @@ from jaxdiff.cli.options import (
 )
 from jaxdiff.cli.tables import restoration
 from jaxdiff.cli.terminal import cache_compiled_programs, error, progress, say, show
+from jaxdiff.commands.recipes import NOISES, OPERATORS, usage
 from jaxdiff.samplers.presets import NAMES
 from jaxdiff.util import hosts
 from jaxdiff.util.names import printable
@@ -54,9 +57,9 @@ def restore(
     operator: Annotated[
         str | None,
         typer.Option(
-            help="Another camera than a blur: mask:FILE.png (white is known), mask:0.3,SEED, "
-            "downsample:4 (or 4,bicubic), crop:8, grey, blur:KERNEL, or A@B, A after B.",
-            show_default=False,
+            help=f"The camera: {usage(OPERATORS)}; or A@B, A after B. A KERNEL is as of --kernel, a "
+            "FILE white where pixels are known, KEPT the share of them; ANGLES are how many.",
+            show_default="the blur of --kernel",
         ),
     ] = None,
     sigma: Annotated[
@@ -67,6 +70,12 @@ def restore(
             show_default="10/255 with --degrade, else auto",
         ),
     ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help=f"The noise in place of --sigma: {usage(NOISES)}.", show_default="of --sigma"
+        ),
+    ] = None,
     degrade: Annotated[
         bool,
         typer.Option("--degrade", help="The images are clean: blur them first, and score."),
@@ -75,7 +84,8 @@ def restore(
         str | None,
         typer.Option(
             help=f"One of {', '.join(NAMES)}.",
-            show_default="spectral where the prior has been calibrated, else pigdm-paper",
+            show_default="spectral where the prior has been calibrated, else pigdm-paper; dps for cameras "
+            "that are not linear and noises that are not Gaussian",
         ),
     ] = None,
     scale: Annotated[
@@ -92,6 +102,8 @@ def restore(
     ] = None,
     samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 9,
     model: ModelOption = "faces64",
+    config: ConfigOption = None,
+    class_label: ClassLabelOption = None,
     seed: SeedOption = 0,
     fit: Annotated[
         Fit | None,
@@ -133,15 +145,23 @@ def restore(
     degrade = degrade or images is None
     if operator is None:
         operator = f"blur:{kernel}" if kernel else "blur:motion:9,0" if degrade else None
+    if noise is not None and sigma is not None:
+        raise ValueError("--noise: name either it or --sigma, which means --noise gaussian:SIGMA")
+    gaussian = sigma or ("10/255" if degrade else "auto")
+    if noise is not None and noise.startswith("gaussian:"):
+        gaussian, noise = noise.removeprefix("gaussian:"), None
     settings = Settings(
         operator=operator,
-        sigma=parse_sigma(sigma or ("10/255" if degrade else "auto")),
+        sigma=parse_sigma(gaussian) if noise is None else None,
+        noise=noise,
         degrade=degrade,
         sampler=sampler,
         scale=scale,
         steps=steps,
         samples=samples,
         model=model,
+        config=None if config is None else str(config),
+        class_label=class_label,
         seed=seed,
         fit=None if fit is None else fit.value,
         border=border.value,
@@ -186,6 +206,8 @@ def evaluate(
         "20,50,100"
     ),
     model: ModelOption = "faces64",
+    config: ConfigOption = None,
+    class_label: ClassLabelOption = None,
     seed: SeedOption = 0,
     fit: Annotated[Fit, typer.Option(help="For images of another size.")] = Fit.resize,
     batch_size: BatchOption = None,
@@ -221,6 +243,8 @@ def evaluate(
             out,
             seed=seed,
             fit=fit.value,
+            config=config,
+            class_label=class_label,
             remat=remat,
             batch_size=batch_size,
             progress=progress(),

@@ -34,6 +34,8 @@ def evaluate_folder(
     *,
     seed: int = 0,
     fit: str = "resize",
+    config: Path | None = None,
+    class_label: int | None = None,
     remat: bool = False,
     **options: Any,
 ) -> tuple[list[Row], list[str]]:
@@ -51,8 +53,8 @@ def evaluate_folder(
     _check(samplers or ())
     if source is not None and not source.is_dir():
         raise FileNotFoundError(f"{printable(source)}: no such folder of images")
-    denoiser = jd.Denoiser(*jd.load(model), remat=remat)
-    if denoiser.shape is None:
+    denoiser = jd.prior(model, config=config, class_labels=class_label, remat=remat)
+    if (shape := denoiser.image_shape) is None:
         raise ValueError(f"--model: {model} names no sample_size in its config")
     covariance = None
     if any(preset(name).needs_table for name in samplers or COURSE):
@@ -61,8 +63,8 @@ def evaluate_folder(
         except FileNotFoundError:
             if samplers is not None:
                 raise
-    names = samplers or [n for n in COURSE if covariance is not None or not preset(n).needs_table]
-    dataset, bad = _dataset(source, denoiser.shape, seed, fit)
+    names = samplers or [n for n in COURSE if preset(n).suits(denoiser, covariance)]
+    dataset, bad = _dataset(source, shape, seed, fit)
     rows = evaluate(
         dataset,
         denoiser,
@@ -196,11 +198,15 @@ def _check(samplers: Sequence[str]) -> None:
 def _dataset(source: Path | None, shape, seed: int, fit: str) -> tuple[Dataset, list[str]]:
     """The course's data set of a folder's good images, and a line for each bad one."""
     if source is None:
-        if shape[0] != shape[1] or shape[2] != 3:
-            raise ValueError("the bundled faces are square and RGB: name a folder of images")
-        return data.course_dataset(None, shape[0], seed, fit), []
+        if shape[0] != shape[1] or shape[2] not in (1, 3):
+            raise ValueError("the bundled faces are square, RGB or grey: name a folder of images")
+        return data.course_dataset(None, shape[0], seed, fit, shape[2]), []
     kernels = sorted(p for p in source.rglob("*") if p.suffix.lower() == ".mat" and p.is_file())
-    used = data.load_kernels(kernels[0]) if kernels else data.course_dataset().kernels
+    used = (
+        data.load_kernels(kernels[0])
+        if kernels
+        else data.course_dataset(size=min(shape[:2])).kernels
+    )
     good, bad = images.read_all(source, shape, fit)
     return Dataset(good, used, seed=seed), bad
 

@@ -1,5 +1,6 @@
 """The noise level of a measurement, from the measurement alone."""
 
+import jax
 import numpy as np
 from scipy.signal import convolve2d
 from scipy.stats import norm
@@ -30,3 +31,14 @@ def estimate_sigma(y: np.ndarray) -> float:
     diagonal = np.outer(_HIGH, _HIGH)
     details = [convolve2d(channel, diagonal, "valid") for channel in np.moveaxis(y, -1, 0)]
     return float(np.mean([np.median(np.abs(d)) for d in details]) / norm.ppf(0.75))
+
+
+def deviation(noise, y: np.ndarray) -> float:
+    """About the standard deviation of a `jd.noise`, in the root mean square over a measurement.
+
+    Example:
+        >>> import jaxdiff as jd
+        >>> round(deviation(jd.noise.Poisson(100), np.full((99, 99, 1), 0.25)), 3)
+        0.05
+    """
+    return float(np.std(np.asarray(noise.draw(jax.random.key(0), y)) - y))

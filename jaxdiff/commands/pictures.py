@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdiff import data, metrics, plot
 from jaxdiff.commands.cameras import Camera
+from jaxdiff.operators import Linear
 from jaxdiff.util.files import publish, temporary_folder, write_json
 
 METRICS = "metrics.json"
@@ -37,7 +38,7 @@ class Restored(NamedTuple):
 
     job: Job
     samples: np.ndarray
-    wiener: np.ndarray
+    wiener: np.ndarray | None  # of a linear operator
     residual_rms: float  # of the samples' mean, on the canvas
 
     @property
@@ -50,7 +51,9 @@ def restored(job: Job, samples: np.ndarray) -> Restored:
     """What is shown of samples of the canvas, with the Wiener filter's image of the measurement."""
     operator, canvas, shown = job.camera
     residual = np.asarray(operator(samples.mean(0))) - job.y
-    filtered = np.asarray(shown(metrics.wiener(job.y, operator, job.sigma, canvas)))
+    filtered = None
+    if isinstance(operator, Linear):
+        filtered = np.asarray(shown(metrics.wiener(job.y, operator, job.sigma, canvas)))
     rms = float(np.sqrt(np.mean(residual**2)))
     return Restored(job, np.stack([shown(sample) for sample in samples]), filtered, rms)
 
@@ -67,8 +70,9 @@ def score(done: Restored) -> dict[str, Any]:
         return result
     if job.y.shape == job.truth.shape:
         result["psnr_degraded"] = metrics.psnr(job.y, job.truth)
+    if wiener is not None:
+        result["psnr_wiener"] = metrics.psnr(wiener, job.truth)
     result |= {
-        "psnr_wiener": metrics.psnr(wiener, job.truth),
         "psnr_samples": [metrics.psnr(s, job.truth) for s in samples],
         "psnr_restored": metrics.psnr(mean, job.truth),
     }
@@ -89,7 +93,8 @@ def write(
     temporary = temporary_folder(root)
     try:
         job, samples, wiener, _ = done
-        data.write_image(temporary / "degraded.png", job.y)
+        measured = _shown(job)
+        data.write_image(temporary / "degraded.png", measured)
         _, alpha, profile = job.picture
         if alpha is not None and alpha.shape[:2] != done.mean.shape[:2]:
             alpha = None  # of another size, as after ×4
@@ -99,7 +104,9 @@ def write(
             write_png16(temporary / "deviation-16bit.png", samples.std(0, ddof=1))
         for number, sample in enumerate(samples if draws else [], 1):
             data.write_image(temporary / f"draw-{number}.png", sample, alpha, profile)
-        before = [plot.degraded(job.camera.operator, job.y, job.sigma), ("Wiener filter", wiener)]
+        before = [plot.degraded(job.camera.operator, measured, job.sigma)]
+        if wiener is not None:
+            before.append(("Wiener filter", wiener))
         figure = plot.posterior(samples, job.truth, before=before)
         figure.savefig(temporary / "comparison.png")
         if result is not None:
@@ -109,6 +116,13 @@ def write(
         raise OSError(e.errno, e.strerror or str(e), str(folder)) from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _shown(job: Job) -> np.ndarray:
+    """A measurement as a picture: what is none, of other channels or one column, as Aᵀ sees it."""
+    if job.y.shape[-1] in (1, 3) and job.y.shape[1] > 1:
+        return job.y
+    return np.asarray(job.camera.operator.linear.adjoint(job.y))
 
 
 def write_png16(path: Path, image: np.ndarray) -> None:

@@ -18,8 +18,10 @@ from jaxdiff import data
 from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.commands import images
 from jaxdiff.commands.cameras import Camera, in_grey, of_measurement, of_picture
-from jaxdiff.commands.noise_level import estimate_sigma
+from jaxdiff.commands.noise_level import deviation, estimate_sigma
 from jaxdiff.commands.pictures import FILES, METRICS, Job, restored, score, write
+from jaxdiff.commands.recipes import HIDING, NO_PICTURES, NOISES, made
+from jaxdiff.noise import Noise
 from jaxdiff.priors import of_size
 from jaxdiff.restoration import default_sampler
 from jaxdiff.samplers.presets import preset
@@ -36,7 +38,8 @@ from jaxdiff.util.seconds import Seconds
 class Settings:
     """The command line's choices, as they stand in metrics.json.
 
-    `sigma` is the noise level of the measurements; None has it estimated for each of them.
+    `sigma` is the noise level of the measurements; None has it estimated for each of them, unless
+    `noise` says what it is.
     `border` is what a measured blur gathered beyond the picture: "unknown" or "circular".
     """
 
@@ -52,13 +55,16 @@ class Settings:
     fit: str | None
     batch_size: int | None
     border: str = "unknown"
+    noise: str | None = None
     remat: bool = False
     precision: str | None = None
     save_draws: bool = False
+    config: str | None = None  # a file, of the model
+    class_label: int | None = None
 
 
 # Of the settings, those that change no result but by rounding: a run may go on with other ones.
-FREE = ("model", "batch_size", "remat")
+FREE = ("model", "config", "batch_size", "remat")
 
 
 class Task(NamedTuple):
@@ -68,6 +74,7 @@ class Task(NamedTuple):
     denoiser: jd.Denoiser
     covariance: jd.SpectralCovariance | None
     cameras: dict[tuple[int, ...], Camera]  # by the shape of the file
+    noise: Noise | None  # None: Gaussian, of the settings' sigma
 
     def camera(self, shape: tuple[int, ...]) -> Camera:
         """The camera of a file's image [H, W, 1 or C], the same object for the same shape.
@@ -231,10 +238,19 @@ def _task(settings: Settings, items: list[Item]) -> tuple[Task, np.ndarray | Non
         raise ValueError(
             "--kernel or --operator: say how the images were taken, or pass --degrade for clean ones"
         )
-    if settings.sigma is None and settings.degrade:
+    noise = None if settings.noise is None else made("--noise", NOISES, settings.noise)
+    estimated = noise is None and settings.sigma is None
+    if estimated and settings.degrade:
         raise ValueError("--sigma: auto is for measurements; with --degrade it is a number")
-    if settings.sigma is None and re.search("(^|@)mask:", recipe):
+    if estimated and re.search(f"(^|@)({'|'.join(HIDING)}):", recipe):
         raise ValueError("--sigma: cannot be estimated where pixels are missing: name a number")
+    if not settings.degrade and (
+        no := re.search(f"(^|@)({'|'.join(NO_PICTURES)})(?=[:@]|$)", recipe)
+    ):
+        raise ValueError(
+            f"operator {no[2]}: what it measures is no picture: jd.restore takes it as an array, and "
+            "--degrade makes it of clean images"
+        )
     if settings.sigma is not None and settings.sigma > 0.5:
         warnings.warn(
             f"--sigma {settings.sigma:g} is more noise than image: it is a standard deviation for "
@@ -246,8 +262,12 @@ def _task(settings: Settings, items: list[Item]) -> tuple[Task, np.ndarray | Non
             "--fit: a measurement is not resized where the kernel is given, which would be of another "
             "scale: it is restored at its own size, or cropped"
         )
-    unet, schedule = jd.load(settings.model)
-    denoiser = jd.Denoiser(unet, schedule, remat=settings.remat)
+    denoiser = jd.prior(
+        settings.model,
+        config=settings.config,
+        class_labels=settings.class_label,
+        remat=settings.remat,
+    )
     name, covariance = settings.sampler, None
     if name is None or preset(name).needs_table:
         try:
@@ -255,22 +275,23 @@ def _task(settings: Settings, items: list[Item]) -> tuple[Task, np.ndarray | Non
         except FileNotFoundError:
             if name is not None:
                 raise
-    task = Task(settings, denoiser, covariance, {})
+    task = Task(settings, denoiser, covariance, {}, noise)
     image = _first(task, items)
     camera = task.camera(_shape(denoiser) if image is None else image.shape)
-    name = name or default_sampler(camera.operator, settings.sigma or 0.1, covariance)
+    sigma = noise or settings.sigma or 0.1
+    name = name or default_sampler(denoiser, camera.operator, sigma, covariance)
     count = settings.steps or preset(name).steps
-    schedule.steps(count)  # which the schedule may not have
+    denoiser.schedule.steps(count)  # which the schedule may not have
     used = dataclasses.replace(settings, sampler=name, steps=count)
     y = np.asarray(camera.operator(np.zeros(camera.canvas, np.float32)))
-    prior, sigma = of_size(denoiser, camera.canvas[:2]), settings.sigma or 0.1
+    prior = of_size(denoiser, camera.canvas[:2])
     preset(name).sampler(prior, camera.operator, y, sigma, settings.scale, covariance)
     return task._replace(settings=used), image
 
 
-def _shape(denoiser: jd.Denoiser) -> tuple[int, int, int]:
+def _shape(denoiser: jd.Denoiser) -> tuple[int, ...]:
     """[H, W, C] of the images that the prior was trained on; of 64² where it does not say."""
-    return denoiser.shape or (64, 64, denoiser.network.config.in_channels)
+    return denoiser.image_shape or (64, 64, denoiser.network.config.in_channels)
 
 
 def _first(task: Task, items: list[Item]) -> np.ndarray | None:
@@ -304,16 +325,28 @@ def _read(task: Task, item: Item) -> Job:
         camera = task.camera(image.shape)
     except ValueError as e:
         raise ValueError(f"{item.file}: {e}") from e
-    operator = camera.operator
-    if not settings.degrade:
+    operator, sigma = camera.operator, settings.sigma
+    if settings.degrade:
+        y = np.asarray(operator(np.broadcast_to(image, camera.canvas)))
+        y = np.asarray(operator.project(_noisy(task, y, item.number)))
+    else:
         y = np.asarray(operator.project(image))
-        sigma = estimate_sigma(y) if settings.sigma is None else settings.sigma
-        return Job(item.number, item.name, item.file, y, sigma, None, camera, picture)
-    sigma = float(settings.sigma or 0)
-    y = np.asarray(operator(np.broadcast_to(image, camera.canvas)))
-    noise = np.random.default_rng([settings.seed, item.number]).standard_normal(y.shape)
-    y = np.asarray(operator.project(y + sigma * noise)).astype(np.float32)
-    return Job(item.number, item.name, item.file, y, sigma, image, camera, picture)
+    if task.noise is not None:
+        sigma = deviation(task.noise, y)
+    elif sigma is None:
+        sigma = estimate_sigma(y)
+    truth = image if settings.degrade else None
+    return Job(item.number, item.name, item.file, y, sigma, truth, camera, picture)
+
+
+def _noisy(task: Task, y: np.ndarray, number: int) -> np.ndarray:
+    """With the noise of an image of that number."""
+    seed = [task.settings.seed, number]
+    if task.noise is None:
+        noise = np.random.default_rng(seed).standard_normal(y.shape)
+        return (y + float(task.settings.sigma or 0) * noise).astype(np.float32)
+    key = jax.random.fold_in(jax.random.key(seed[0]), number)
+    return np.asarray(task.noise.draw(key, y))
 
 
 def _by_camera(jobs: list[Job]) -> Iterator[tuple[Camera, list[Job]]]:
@@ -338,7 +371,7 @@ def _sample(
         return
     settings, batch = task.settings, images.filled(jobs, size)
     key = jax.random.key(settings.seed)
-    sigma = settings.sigma
+    sigma = task.noise or settings.sigma
     found = jd.restore(
         np.stack([job.y for job in batch]),
         batch[0].camera.operator,

@@ -12,6 +12,7 @@ from jaxdiff.denoiser import Prior
 from jaxdiff.linalg.fields import contrast, half_weights
 from jaxdiff.samplers.ddpm import DDPM
 from jaxdiff.sampling import sample
+from jaxdiff.schedules import Level, Schedule
 from jaxdiff.util.platform import jit, map_samples
 
 EXPONENTS = np.linspace(0, 0.6, 13, dtype=np.float32)  # of the contrast: which of them is measured
@@ -36,16 +37,17 @@ def measure(
             "lowest frequencies are not stable",
             stacklevel=2,
         )
-    timesteps = _timesteps(schedule.alphas_cumprod, levels)
-    spacing = 1 / max(images.shape[1:3])
-    rings = _ring_weights(images.shape[1:3], spacing)
+    at = _levels(schedule, levels)
+    state = jax.eval_shape(denoiser.state, jax.ShapeDtypeStruct(images.shape[1:], images.dtype))
+    spacing = 1 / max(state.shape[:2])
+    rings = _ring_weights(state.shape[:2], spacing)
     total: Any = None
     with tqdm(total=len(images), unit="image", disable=not progress) as bar:
         for start in range(0, len(images), batch_size):
             # The last batch is filled up with repeats.
             chosen = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, chosen)
-            found = _errors(denoiser, images[chosen], keys, timesteps, rings)
+            found = _errors(denoiser, images[chosen], keys, at, rings)
             count = min(batch_size, len(images) - start)
             part = [np.asarray(f)[:count].sum(0, dtype=np.float64) for f in found]
             total = part if total is None else [t + p for t, p in zip(total, part)]
@@ -61,13 +63,12 @@ def measure(
     # Positive definite, also from fewer images than channels.
     mean = np.trace(table, axis1=-2, axis2=-1)[..., None, None] / table.shape[-1]
     table = table + 1e-5 * mean * np.eye(table.shape[-1])
-    a = schedule.alphas_cumprod[timesteps]
-    table = table / (1 - a)[:, None, None, None]
+    table = table / np.asarray(at.noise)[:, None, None, None]
     modulated = modulation.astype(np.float32) if modulation[:, 0].any() else None
     return {
         "table": table.astype(np.float32),
-        "timesteps": timesteps,
-        "alphas_cumprod": a,
+        "timesteps": at.t,
+        "alphas_cumprod": at.signal,
         "spacing": spacing,
         "modulation": modulated,
         "weights": denoiser.digest,
@@ -75,7 +76,7 @@ def measure(
 
 
 @jit
-def _errors(denoiser, images, keys, timesteps, rings):
+def _errors(denoiser, images, keys, levels, rings):
     """Of images [n, H, W, C] in [0, 1], what `measure` averages, at L levels and for every γ.
 
     The rings' mean of ê ê* of e·g^(−γ/2) [n, L, γ, R, C, C], the mean square of that [n, L, γ],
@@ -85,9 +86,9 @@ def _errors(denoiser, images, keys, timesteps, rings):
     def one(image, key):
         x0 = denoiser.state(image)
 
-        def level(t):
-            eps = jax.random.normal(jax.random.fold_in(key, t), x0.shape, x0.dtype)
-            at = denoiser.schedule.level(t)
+        def level(item):
+            number, at = item
+            eps = jax.random.normal(jax.random.fold_in(key, number), x0.shape, x0.dtype)
             x_t = at.alpha.astype(x0.dtype) * x0 + at.sigma.astype(x0.dtype) * eps
             x0_hat = denoiser.predict(x_t, at).x0_hat
             log_g = contrast(x0_hat)
@@ -102,7 +103,7 @@ def _errors(denoiser, images, keys, timesteps, rings):
 
             return *jax.lax.map(power, jnp.asarray(EXPONENTS, dtype)), log_g.mean()
 
-        return jax.lax.map(level, timesteps)
+        return jax.lax.map(level, (jnp.arange(len(levels.t)), levels))
 
     dtype = denoiser.dtype
     rings = jnp.asarray(rings, dtype)
@@ -121,19 +122,22 @@ def _own_samples(denoiser, n, key, batch_size, progress):
 
 
 def _check_images(images, denoiser):
-    channels = images.shape[-1] if denoiser.shape is None else denoiser.shape[-1]
+    known = denoiser.image_shape
+    channels = images.shape[-1] if known is None else known[-1]
     if images.ndim != 4 or 0 in images.shape or images.shape[-1] != channels:
         raise ValueError(f"images: expected [N, H, W, {channels}], got {list(images.shape)}")
     if images.dtype.kind != "f" or not (images.min() >= 0 and images.max() <= 1):
         raise ValueError("images: expected floats in [0, 1]")
 
 
-def _timesteps(alphas_cumprod, levels: int) -> np.ndarray:
-    """About `levels` timesteps from the first to the last, evenly spaced in log-SNR."""
-    a = np.clip(alphas_cumprod, 1e-6, 1 - 1e-6)
+def _levels(schedule: Schedule, count: int) -> Level:
+    """About `count` levels from the least noisy to the noisiest, evenly spaced in log-SNR."""
+    at = schedule.level(schedule.training_times)
+    a = np.clip(at.signal, 1e-6, 1 - 1e-6)
     snr = np.log(a / (1 - a))
-    wanted = np.linspace(snr[0], snr[-1], levels)
-    return np.unique([int(np.abs(snr - w).argmin()) for w in wanted])
+    wanted = np.linspace(snr[0], snr[-1], count)
+    chosen = np.unique([int(np.abs(snr - w).argmin()) for w in wanted])
+    return Level(*(np.asarray(field)[chosen] for field in at))
 
 
 def _ring_weights(size, spacing) -> np.ndarray:

@@ -37,8 +37,9 @@ class SpectralCovariance:
     prior, and what comes out linearly in radius. It does not depend on the image's size.
 
     Args:
-        table: [L, R, C, C], symmetric, in units of the network's [-1, 1].
-        timesteps: [L], ascending; alphas_cumprod: [L], ᾱ of the schedule at them.
+        table: [L, R, C, C], symmetric, in units of the prior's states.
+        timesteps: [L], times of the schedule, the least noisy first; alphas_cumprod: [L], ᾱ at them,
+            under any schedule the ᾱ of the same signal-to-noise ratio.
         spacing: of the rings, in cycles a pixel: ring r is at radius r·spacing.
         modulation: [L, 2], γ and the mean of log g; None where Σ alone is meant: m = 1.
         weights: [2, 16], the `digest` of the denoiser it was measured on; None where nobody knows.
@@ -87,6 +88,10 @@ class SpectralCovariance:
         for name in ("table", "modulation"):
             if not np.isfinite(self._arrays().get(name, 0)).all():
                 raise ValueError(f"{name}: holds NaN or infinite values")
+        if not (self.spacing.shape == () and 1e-6 <= self.spacing <= 1):
+            raise ValueError(f"spacing: expected cycles a pixel, in [1e-6, 1], got {self.spacing}")
+        if not np.linalg.eigvalsh(np.asarray(self.table, np.float64)).min() > 0:
+            raise ValueError("table: holds a matrix that is not positive definite")
 
     def _arrays(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if value is not None}
@@ -140,11 +145,12 @@ class SpectralCovariance:
         schedule = denoiser.schedule
         if schedule is None or not concrete((self, schedule)):
             return
-        known = np.asarray(schedule.alphas_cumprod)
-        fits = self.timesteps.max() < len(known) and np.allclose(
-            known[self.timesteps], self.alphas_cumprod, rtol=1e-4
-        )
-        if not fits:
+        try:  # times of another schedule may be none of this one
+            with np.errstate(all="ignore"):
+                known = schedule.level(self.timesteps).signal
+        except IndexError:
+            known = np.nan
+        if not np.allclose(known, self.alphas_cumprod, rtol=1e-4):
             raise ValueError(
                 "covariance: measured with another noise schedule than the prior's: measure it "
                 "again (jaxdiff calibrate)"
@@ -199,22 +205,31 @@ class SpectralCovariance:
         return cls(**found)
 
     def save(self, folder: str | Path) -> Path:
-        """Write `spectral_covariance.safetensors` into a checkpoint's folder; returns its path."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write `spectral_covariance.safetensors` into a checkpoint's folder; returns its path.
+
+        Beside a checkpoint that is a file, PRIOR.pt, it is `PRIOR.spectral_covariance.safetensors`.
+        """
+        path = table_path(Path(folder))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, self.write)
+        return path
+
+    def write(self, path: str | Path) -> None:
+        """Write the file itself."""
         # In C's order: safetensors writes the memory of any other as it lies.
-        tensors = {name: np.asarray(a, order="C") for name, a in self._arrays().items()}
-        replace_file(folder / FILE, lambda p: save_file(tensors, p))
-        return folder / FILE
+        save_file({name: np.asarray(a, order="C") for name, a in self._arrays().items()}, path)
 
     @classmethod
     def load(cls, source: str | Path) -> "SpectralCovariance":
-        """Read the table of a checkpoint: "faces64", a folder, or a hub id.
+        """Read the table of a checkpoint: "faces64", a folder, a file, or a hub id.
 
         Raises:
             FileNotFoundError: where it has none; ValueError: for a damaged file.
         """
-        path = find_file(source, FILE)
+        if Path(source).is_file():
+            path = beside if (beside := table_path(Path(source))).is_file() else None
+        else:
+            path = find_file(source, FILE)
         if path is None:
             raise FileNotFoundError(
                 f"{source}: has no {FILE}: measure it with jaxdiff calibrate, or "
@@ -225,6 +240,13 @@ class SpectralCovariance:
                 return cls(**{name: file.get_tensor(name) for name in file.keys()})
         except (SafetensorError, TypeError, ValueError) as e:
             raise ValueError(f"{path}: not a table of spectral covariances ({e})") from e
+
+
+def table_path(checkpoint: Path) -> Path:
+    """Where the table of a checkpoint lies: in its folder, or beside its file."""
+    if checkpoint.is_file():
+        return checkpoint.with_name(f"{checkpoint.stem}.{FILE}")
+    return checkpoint / FILE
 
 
 def _between(values, place):

@@ -21,6 +21,10 @@ def convolve(x, kernel, bias, stride: int, padding: Padding) -> jax.Array:
     """
     if _native(x):
         return native.convolve(x, kernel, bias, stride, padding)
+    return _by_xla(x, kernel, bias, stride, padding)
+
+
+def _by_xla(x, kernel, bias, stride: int, padding: Padding) -> jax.Array:
     few_channels = kernel.shape[2] * kernel.shape[3] < 32**2
     if x.dtype != jnp.float64 or few_channels or jax.default_backend() != "cpu":
         y = lax.conv_general_dilated(
@@ -45,10 +49,37 @@ def convolve_gradient(x, g, kernel, stride: int, padding: Padding):
     CPU in float32: `jaxdiff.nn.native`, for XLA's take several times as long (benchmarks/choices.md).
     """
     if _native(x):
-        return native.convolve_gradient(x, g, kernel.shape, stride, padding)
-    bias = jnp.zeros(kernel.shape[3], x.dtype)
-    _, pullback = jax.vjp(lambda k, b: convolve(x, k, b, stride, padding), kernel, bias)
-    return pullback(g)
+        return _native_gradient(x, g, kernel.shape, stride, padding)
+    return _gradient_by_xla(x, g, kernel.shape, stride, padding)
+
+
+def _gradient_by_xla(x, g, shape, stride: int, padding: Padding):
+    def convolved(kernel, bias):
+        return _by_xla(x, kernel, bias, stride, padding)
+
+    # At any kernel and bias: a convolution is linear in both.
+    return jax.vjp(convolved, jnp.zeros(shape, x.dtype), jnp.zeros(shape[3:], x.dtype))[1](g)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _native_gradient(x, g, shape, stride, padding):
+    return tuple(native.convolve_gradient(x, g, shape, stride, padding))
+
+
+def _native_gradient_fwd(x, g, *static):
+    return _native_gradient(x, g, *static), (x, g)
+
+
+def _native_gradient_bwd(shape, stride, padding, residuals, cotangents):
+    """For a gradient through a guided sampler, whose steps hold a gradient themselves."""
+
+    def gradient(x, g):
+        return _gradient_by_xla(x, g, shape, stride, padding)
+
+    return jax.vjp(gradient, *residuals)[1](cotangents)
+
+
+_native_gradient.defvjp(_native_gradient_fwd, _native_gradient_bwd)
 
 
 def norms_natively(x) -> bool:

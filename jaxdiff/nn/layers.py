@@ -124,21 +124,66 @@ class Conv(nnx.Module):
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _native_norm(x, scale, bias, groups: int, eps: float, silu: bool):
-    """Group normalisation of [n, m, C] by `jaxdiff.nn.native`."""
-    return native.group_norm(x, scale, bias, groups, eps, silu)[0]
+    """Group normalisation of [n, m, C] by `jaxdiff.nn.native`, and the statistics that its gradient needs."""
+    y, stats = native.group_norm(x, scale, bias, groups, eps, silu)
+    return y, stats
 
 
 def _native_norm_fwd(x, scale, bias, groups, eps, silu):
-    y, stats = native.group_norm(x, scale, bias, groups, eps, silu)
-    return y, (x, scale, bias, stats)
+    y, stats = _native_norm(x, scale, bias, groups, eps, silu)
+    return (y, stats), (x, scale, bias, stats)
 
 
-def _native_norm_bwd(groups, eps, silu, residuals, dy):
-    x, scale, bias, stats = residuals
-    return tuple(native.group_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu))
+def _native_norm_bwd(groups, eps, silu, residuals, cotangents):
+    return _native_norm_gradient(*residuals, cotangents[0], groups, eps, silu)
 
 
 _native_norm.defvjp(_native_norm_fwd, _native_norm_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def _native_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu):
+    return tuple(native.group_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu))
+
+
+def _native_norm_gradient_fwd(x, scale, bias, stats, dy, groups, eps, silu):
+    found = _native_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu)
+    return found, (x, scale, bias, stats, dy)
+
+
+def _native_norm_gradient_bwd(groups, eps, silu, residuals, cotangents):
+    """By XLA, with the statistics as functions of x: see `convolve._native_gradient_bwd`."""
+    x, scale, bias, stats, dy = residuals
+
+    def gradient(x, scale, bias, dy):
+        def norm(x, scale, bias):
+            y = _norm_by_xla(x, scale, bias, groups, eps)
+            return jax.nn.silu(y) if silu else y
+
+        return jax.vjp(norm, x, scale, bias)[1](dy)
+
+    dx, dscale, dbias, ddy = jax.vjp(gradient, x, scale, bias, dy)[1](cotangents)
+    return dx, dscale, dbias, jnp.zeros_like(stats), ddy
+
+
+_native_norm_gradient.defvjp(_native_norm_gradient_fwd, _native_norm_gradient_bwd)
+
+
+def _norm_by_xla(x, scale, bias, groups: int, eps: float):
+    """Group normalisation of [n, m, C]."""
+    n, pixels, c = x.shape
+    # Sums times a reciprocal, not means: whether XLA turns a division by a constant into such a
+    # product depends on how many devices the program is for, and so would the rounding.
+    reciprocal = groups / (pixels * c)
+
+    def group_mean(per_pixel):  # over pixels first: contiguous along the channels
+        per_group = per_pixel.sum(1).reshape(n, groups, -1).sum(-1, keepdims=True)
+        per_group = per_group * reciprocal
+        return jnp.broadcast_to(per_group, (n, groups, c // groups)).reshape(n, 1, c)
+
+    mean = group_mean(x)
+    scale = scale * lax.rsqrt(group_mean(jnp.square(x - mean)) + eps)
+    return x * scale + (bias - mean * scale)
 
 
 class GroupNorm(nnx.Module):
@@ -155,28 +200,15 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x, act=None):
         n, c = x.shape[0], x.shape[-1]
-        pixels = x.reshape(n, -1, c)
+        pixels, scale, bias = x.reshape(n, -1, c), self.scale[...], self.bias[...]
         if norms_natively(x):
             silu = act is jax.nn.silu
-            scale, bias = self.scale[...], self.bias[...]
-            y = cast(jax.Array, _native_norm(pixels, scale, bias, self.groups, self.eps, silu))
+            y, _ = _native_norm(pixels, scale, bias, self.groups, self.eps, silu)
             y = y.reshape(x.shape)
             return y if act is None or silu else act(y)
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
-        pixels = pixels.astype(dtype)
-
-        # Sums times a reciprocal, not means: whether XLA turns a division by a constant into such a
-        # product depends on how many devices the program is for, and so would the rounding.
-        reciprocal = self.groups / (pixels.shape[1] * c)
-
-        def group_mean(per_pixel):  # over pixels first: contiguous along the channels
-            per_group = per_pixel.sum(1).reshape(n, self.groups, -1).sum(-1, keepdims=True)
-            per_group = per_group * reciprocal
-            return jnp.broadcast_to(per_group, (n, self.groups, c // self.groups)).reshape(n, 1, c)
-
-        mean = group_mean(pixels)
-        scale = self.scale[...] * lax.rsqrt(group_mean(jnp.square(pixels - mean)) + self.eps)
-        y = (pixels * scale + (self.bias[...] - mean * scale)).reshape(x.shape).astype(x.dtype)
+        pixels = pixels.astype(jnp.promote_types(x.dtype, jnp.float32))
+        y = _norm_by_xla(pixels, scale, bias, self.groups, self.eps)
+        y = y.reshape(x.shape).astype(x.dtype)
         return y if act is None else act(y)
 
 

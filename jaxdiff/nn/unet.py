@@ -1,6 +1,7 @@
 """UNet2D: diffusers' UNet2DModel in flax.nnx."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,8 +98,9 @@ class UNet2D(nnx.Module):
             x: images [n, H, W, in_channels] in [-1, 1] plus noise, H and W multiples of
                 `config.downsampling`.
             t: timesteps, [] or [n].
-            class_labels: [n] integers, or [n, time_embed_dim] where `class_embed_type` is
-                "identity"; needed exactly by a class-conditional network.
+            class_labels: [n] integers; or weights of the classes [n, num_class_embeds], whose
+                embeddings are summed (zeros: no class); or [n, time_embed_dim] where
+                `class_embed_type` is "identity"; needed exactly by a class-conditional network.
             rngs: the dropout stream, for training only (`unet.train()`).
             remat: for a gradient, keep the inputs of its layers and no more, and compute the
                 rest again: half the temporary memory, a third more time, same values.
@@ -157,6 +159,11 @@ class UNet2D(nnx.Module):
             return temb + class_labels.astype(self.dtype)
         if self.config.class_embed_type == "timestep":
             class_labels = self._project(class_labels).astype(self.dtype)
+        elif class_labels.ndim == 2:
+            embed: Any = self.class_embedding
+            embeddings = embed.embedding[...]
+            highest = jax.lax.Precision.HIGHEST
+            return temb + jnp.matmul(class_labels.astype(self.dtype), embeddings, precision=highest)
         return temb + self.class_embedding(class_labels)
 
 

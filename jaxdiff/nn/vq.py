@@ -1,6 +1,7 @@
 """VQModel: the autoencoder of latent diffusion whose latents are vectors of a codebook."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -65,8 +66,11 @@ class VQConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> "VQConfig":
         """Read a `config.json`: fields starting with `_` are diffusers' own and are ignored.
 
+        One without a `scaling_factor`, as CompVis/ldm-celebahq-256's, is older than that field: its
+        latents are as they come, and diffusers, which takes 0.18215, decodes them wrongly (diffusers#6725).
+
         Raises:
-            ValueError: for a class that is not VQModel.
+            ValueError: for a class that is not VQModel, and for a field at fault.
         """
         name = config.get("_class_name", "VQModel")
         if name != "VQModel":
@@ -75,7 +79,8 @@ class VQConfig:
         fields = {k: v for k, v in config.items() if not k.startswith("_")}
         if unknown := sorted(set(fields) - known):
             warnings.warn(f"{', '.join(unknown)}: no field of VQModel, ignored", stacklevel=2)
-        return cls(**{k: v for k, v in fields.items() if k in known})
+        given: dict[str, Any] = {k: v for k, v in fields.items() if k in known}
+        return cls(**{"scaling_factor": 1.0, **given})
 
     def to_dict(self) -> dict[str, Any]:
         """The dictionary that `config.json` holds."""
@@ -135,6 +140,9 @@ class VQConfig:
                 fail(name, f"{len(widths)} times {block}")
         if self.act_fn not in ACTIVATIONS:
             fail("act_fn", "one of " + ", ".join(ACTIVATIONS))
+        scaling = self.scaling_factor
+        if type(scaling) not in (int, float) or not 0 < scaling < math.inf:
+            fail("scaling_factor", "a positive number")
         if self.norm_type != "group":
             fail("norm_type", "'group'")
         if self.lookup_from_codebook:

@@ -15,7 +15,7 @@ from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, is_pytree, pytree, static
 
 Shape = tuple[int, ...]
-METHODS = "DPS takes any differentiable operator"  # what an operator that is not linear is told
+METHODS = "DPS takes any differentiable operator, as DAPS, PnPDM, REDDiff, SITCOM and FastDIPS do"  # what an operator that is not linear is told
 
 
 class Operator(ABC):
@@ -37,6 +37,7 @@ class Operator(ABC):
     """
 
     shape: Any = None  # a class attribute, no field
+    pixelwise = False  # whether it takes each pixel by itself, and 0 to 0
 
     @abstractmethod
     def __call__(self, x) -> jax.Array:
@@ -129,10 +130,17 @@ class Linear(Operator):
         Raises:
             TypeError: where A has no spectral or diagonal form.
         """
+        if self.pixelwise:  # a diagonal, of which A1 is all
+            return function(self(jnp.ones_like(x)) ** 2) * x
         raise TypeError(
             f"operator: {self.name} has no spectral or diagonal form, which this method needs, as "
-            "Blur, Mask, Crop, Downsample and Grey have: DiffPIR takes any linear operator"
+            "Blur, Mask, Crop, Downsample, Grey and Demosaic have: DiffPIR takes any linear operator"
         )
+
+    def _spectral_of_isometry(self, function, x):
+        """f(1)·AᵀAx + f(0)·(x − AᵀAx), where AAᵀ = I."""
+        seen, one = self.adjoint(self(x)), jnp.ones((), x.dtype)
+        return function(one) * seen + function(0 * one) * (x - seen)
 
     def factors(self, dtype) -> "tuple[Linear | None, Any]":
         """(P, K) with A = P F⁻¹ diag(K) F: what follows a circular filter, and its response.
@@ -140,6 +148,16 @@ class Linear(Operator):
         P is None where nothing follows; K is 1, or of the shape [H, W//2 + 1, 1] of `rfft2`.
         """
         return self, jnp.ones((), dtype)
+
+    isometric = False  # whether AAᵀ is near a multiple of the identity
+
+    def near(self, dtype) -> "tuple[Linear | None, Any] | None":
+        """(Q, K): Q F⁻¹ diag(1/(|K|²S + s²)) F Qᵀ is near (A S Aᵀ + s²I)⁻¹ for a filter S.
+
+        It preconditions what has no closed form: Q is near A⁺ᵀ without the filter, None for the
+        identity. None where nothing such is known, or where it would not be positive.
+        """
+        return (self, jnp.ones((), dtype)) if self.isometric else None
 
 
 @pytree
@@ -161,7 +179,8 @@ class Compose(Operator):
         return self.outer(self.inner(x))
 
     def project(self, y):
-        return self.outer.project(y)
+        y = self.outer.project(y)
+        return self.inner.project(y) if self.outer.pixelwise else y
 
     @property
     def linear(self) -> Linear:
@@ -202,6 +221,11 @@ class LinearCompose(Linear):
         return super().spectral(function, x)
 
     @property
+    def pixelwise(self) -> bool:
+        """Where both are."""
+        return self.outer.pixelwise and self.inner.pixelwise
+
+    @property
     def name(self) -> str:
         """Of both; a change of units goes unnamed."""
         if isinstance(self.inner, Scale):
@@ -218,12 +242,23 @@ class LinearCompose(Linear):
         second, other = self.outer.factors(dtype)
         return second, other * response
 
+    def near(self, dtype):
+        inner, outer = self.inner.near(dtype), self.outer.near(dtype)
+        if inner is None or outer is None:
+            return None
+        (first, response), (second, other) = inner, outer
+        if first is not None and np.ndim(other):  # a filter after what is none
+            return None
+        both = (second or first) if first is None or second is None else second @ first
+        return both, other * response
+
 
 @pytree
 class Scale(Linear):
     """The map x → scale·x."""
 
     scale: Number
+    pixelwise = True
 
     def __call__(self, x):
         x = jnp.asarray(x)
@@ -246,6 +281,8 @@ class Scale(Linear):
 
     def factors(self, dtype):
         return None, jnp.asarray(self.scale, dtype)
+
+    near = factors
 
 
 @pytree

@@ -1,4 +1,4 @@
-"""Circular blur by FFT."""
+"""Blur by FFT."""
 
 from dataclasses import InitVar
 
@@ -10,10 +10,12 @@ from jaxdiff.operators.base import Linear
 from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import pytree, static
 
+BOUNDARIES = ("circular", "reflect", "zero")
+
 
 @pytree
 class Blur(Linear):
-    """Circular convolution of every channel with a kernel: A = F⁻¹ diag(K) F.
+    """Convolution of every channel with a kernel; circular, it is A = F⁻¹ diag(K) F.
 
     The kernel's pixel ⌊size/2⌋ is its centre, for odd and for even sizes, as in the course. It is
     a convolution, not a correlation, and the kernel is used as it is.
@@ -22,9 +24,12 @@ class Blur(Linear):
         kernel: [h, w], real.
         shape: (H, W) of the image.
         normalize: divide the kernel by its sum first.
+        boundary: what is around the image: "circular", itself; "reflect", its mirror image (whose
+            border pixel is not repeated, numpy's and torch's "reflect"); "zero", nothing. Circular
+            alone has a `solve` and a `pinv` in closed form.
 
     Raises:
-        ValueError: for a kernel that is not 2-D, larger than the image, holds NaN or infinite
+        ValueError: for another boundary; a kernel that is not 2-D, larger than the image, holds NaN or infinite
             values, or is to be normalised and sums to zero or less.
 
     Example:
@@ -36,8 +41,13 @@ class Blur(Linear):
     kernel: Array
     shape: tuple[int, int] = static()
     normalize: InitVar[bool] = False
+    boundary: str = static(default="circular")
 
     def __post_init__(self, normalize):
+        if self.boundary not in BOUNDARIES:
+            raise ValueError(
+                f"boundary: expected one of {', '.join(BOUNDARIES)}, got {self.boundary!r}"
+            )
         kernel = np.asarray(self.kernel)
         shape = tuple(self.shape)
         if len(shape) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in shape):
@@ -75,36 +85,60 @@ class Blur(Linear):
         )
         return rows, columns
 
-    def transfer(self, dtype):
-        """K, the transform of the kernel with its centre at the origin, [H, W//2 + 1, 1]."""
-        centred = jnp.roll(jnp.asarray(self.kernel, dtype), [-(n // 2) for n in self.shape], (0, 1))
-        return jnp.fft.rfft2(centred)[..., None]
+    @property
+    def circular(self) -> bool:
+        """Whether it is a filter."""
+        return self.boundary == "circular"
 
     def factors(self, dtype):
-        """Nothing follows it."""
-        return None, self.transfer(dtype)
+        """Nothing follows it where it is a filter."""
+        return (None, transfer(self.kernel, dtype)) if self.circular else super().factors(dtype)
 
-    def _apply(self, x, response):
-        """F⁻¹ diag(response(K)) F x."""
+    def near(self, dtype):
+        """But for the border the circular one."""
+        return None, transfer(self.kernel, dtype)
+
+    def _bordered(self, x):
+        """F⁻¹ diag(K) F of the image with its surroundings, cut back to the image."""
+        x = self._checked(x)
+        margins = [(n - 1 - n // 2, n // 2) for n in self.shape]
+        margins = [(0, 0)] * (x.ndim - 3) + margins + [(0, 0)]
+        wide = jnp.pad(x, margins, mode="reflect" if self.boundary == "reflect" else "constant")
+        size, dtype = wide.shape[-3:-1], jnp.promote_types(x.dtype, jnp.float32)
+        response = jnp.fft.rfft2(jnp.asarray(self.kernel, dtype), s=size)[..., None]
+        spectrum = response * jnp.fft.rfft2(wide.astype(dtype), axes=(-3, -2))
+        blurred = jnp.fft.irfft2(spectrum, s=size, axes=(-3, -2)).astype(x.dtype)
+        return blurred[..., self.shape[0] - 1 :, self.shape[1] - 1 :, :]
+
+    def _checked(self, x):
         x = jnp.asarray(x)
         if x.shape[-3:-1] != self.shape:
             raise ValueError(
                 f"expected [..., {self.shape[0]}, {self.shape[1]}, C], got {list(x.shape)}"
             )
+        return x
+
+    def _apply(self, x, response):
+        """F⁻¹ diag(response(K)) F x."""
+        x = self._checked(x)
         dtype = jnp.promote_types(x.dtype, jnp.float32)
-        spectrum = response(self.transfer(dtype)) * jnp.fft.rfft2(x.astype(dtype), axes=(-3, -2))
+        spectrum = response(transfer(self.kernel, dtype)) * jnp.fft.rfft2(
+            x.astype(dtype), axes=(-3, -2)
+        )
         return jnp.fft.irfft2(spectrum, s=self.shape, axes=(-3, -2)).astype(x.dtype)
 
     def __call__(self, x) -> jax.Array:
         """Ax."""
-        return self._apply(x, lambda k: k)
+        return self._apply(x, lambda k: k) if self.circular else self._bordered(x)
 
     def adjoint(self, y) -> jax.Array:
         """Aᵀy: ⟨Ax, y⟩ = ⟨x, Aᵀy⟩."""
-        return self._apply(y, jnp.conj)
+        return self._apply(y, jnp.conj) if self.circular else super().adjoint(y)
 
     def pinv(self, y) -> jax.Array:
         """A⁺y: frequencies at which |K| is below rounding of its largest value are dropped."""
+        if not self.circular:
+            return super().pinv(y)
 
         def response(k):
             power = jnp.abs(k) ** 2
@@ -114,9 +148,23 @@ class Blur(Linear):
         return self._apply(y, response)
 
     def spectral(self, function, x) -> jax.Array:
-        """F⁻¹ diag(f(|K|²)) F x."""
+        """F⁻¹ diag(f(|K|²)) F x, where it is a filter."""
+        if not self.circular:
+            return super().spectral(function, x)
         return self._apply(x, lambda k: function(jnp.abs(k) ** 2))
+
+    def solve_with_report(self, residual, r2, s2):
+        if not self.circular:
+            return self._solve_by_cg(residual, r2, s2)
+        return self._apply(residual, lambda k: jnp.conj(k) / (r2 * jnp.abs(k) ** 2 + s2)), {}
 
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = F⁻¹ diag(K*/(r²|K|² + s²)) F residual; s² > 0."""
-        return self._apply(residual, lambda k: jnp.conj(k) / (r2 * jnp.abs(k) ** 2 + s2))
+        return self.solve_with_report(residual, r2, s2)[0]
+
+
+def transfer(kernels, dtype) -> jax.Array:
+    """K [..., H, W//2 + 1, 1]: the transforms of kernels [..., H, W] with their centres at the origin."""
+    half = [-(n // 2) for n in np.shape(kernels)[-2:]]
+    centred = jnp.roll(jnp.asarray(kernels, dtype), half, (-2, -1))
+    return jnp.fft.rfft2(centred)[..., None]

@@ -40,6 +40,7 @@ class Crop(Linear):
     """
 
     margin: Any = static(converter=_as_margin)
+    isometric = True
 
     def input_shape(self, shape):
         rows, columns = self.margin

@@ -7,7 +7,7 @@ import numpy as np
 from jaxdiff.operators.base import Linear
 from jaxdiff.util.pytree import pytree, static
 
-METHODS = ("box", "bicubic")
+METHODS = ("box", "bicubic", "matlab")
 
 
 @pytree
@@ -16,11 +16,12 @@ class Downsample(Linear):
 
     "box": the mean over blocks of factor × factor pixels. "bicubic": Keys' kernel (a = −1/2)
     stretched by the factor, against aliasing, its weights renormalised at the border, as in
-    `jax.image.resize(..., "cubic")`, Pillow and MATLAB.
+    `jax.image.resize(..., "cubic")` and Pillow. "matlab": the same kernel over an image that goes on as
+    its mirror image, as in MATLAB's imresize, with which the papers' measurements are made.
 
     Args:
         factor: ≥ 1; it must divide the image's height and width.
-        method: "box" or "bicubic".
+        method: "box", "bicubic" or "matlab".
 
     Raises:
         ValueError: for another factor or method, or, at the call, sizes it does not divide.
@@ -34,6 +35,7 @@ class Downsample(Linear):
 
     factor: int = static()
     method: str = static(default="box")
+    isometric = True
 
     def __post_init__(self):
         if not isinstance(self.factor, int | np.integer) or self.factor < 1:
@@ -44,13 +46,17 @@ class Downsample(Linear):
     def _matrix(self, size: int) -> np.ndarray:
         """D [size/factor, size]: rows sum to 1."""
         middle = (np.arange(size // self.factor) + 0.5) * self.factor - 0.5
-        d = np.abs(np.arange(size) - middle[:, None]) / self.factor
+        around = 2 * self.factor if self.method == "matlab" else 0
+        places = np.arange(-around, size + around)
+        d = np.abs(places - middle[:, None]) / self.factor
         if self.method == "box":
             weights = (d < 0.5) * 1.0
         else:
             near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
             weights = np.where(d < 1, near, np.where(d < 2, far, 0))
-        return weights / weights.sum(1, keepdims=True)
+        matrix, mirrored = np.zeros((len(middle), size)), places % (2 * size)
+        np.add.at(matrix.T, np.minimum(mirrored, 2 * size - 1 - mirrored), weights.T)
+        return matrix / matrix.sum(1, keepdims=True)
 
     def input_shape(self, shape):
         return (*shape[:-3], shape[-3] * self.factor, shape[-2] * self.factor, shape[-1])

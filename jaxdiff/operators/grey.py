@@ -28,6 +28,7 @@ class Grey(Linear):
         default_factory=lambda: np.array((0.299, 0.587, 0.114)),
         converter=lambda weights: np.asarray(weights, np.float64),
     )
+    isometric = True
 
     def __post_init__(self):
         weights = self.weights

@@ -29,6 +29,8 @@ class Mask(Linear):
     """
 
     mask: Array
+    pixelwise = True
+    isometric = True
 
     def __post_init__(self):
         mask = np.asarray(self.mask)

@@ -186,8 +186,13 @@ class Padded(Around):
 def of_size(prior: Prior, size: Sequence[int]) -> Prior:
     """A network's prior for images of `size` (H, W); another prior as it is.
 
+    One of latents is for images of its own size.
+
     The network runs on the whole image, padded to its multiple, while that is within `PIXELS` and
     its attention, which grows with the square of the tokens, within `TOKENS`; else in windows.
+
+    Raises:
+        ValueError: for a prior of latents, and images of another size than its own.
 
     Example:
         >>> import jaxdiff as jd
@@ -195,8 +200,16 @@ def of_size(prior: Prior, size: Sequence[int]) -> Prior:
         >>> [type(of_size(prior, (n, n)).denoiser).__name__ for n in (200, 500)]
         ['Denoiser', 'Tiled']
     """
-    if not isinstance(prior, Denoiser) or prior.network.config.size == tuple(size):
+    if not isinstance(prior, Denoiser):
         return prior
+    known = prior.image_shape
+    if known is not None and known[:2] == tuple(size):
+        return prior
+    if known is not None and known != prior.shape:
+        raise ValueError(
+            f"the images are {size[0]}×{size[1]}: a prior of latents takes those of its own size, "
+            f"{known[0]}×{known[1]}: --fit resize or --fit crop"
+        )
     config = prior.network.config
     padded = Padded(prior, (size[0], size[1]), config.downsampling)
     stride = config.attention_stride

@@ -1,6 +1,5 @@
 """What a sampler is, the one formula by which all noise moves, and what a posterior sampler adds."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -159,16 +158,35 @@ class Restorer(Sampler):
         batch = self._batch()
         if self.requires_linear:
             check_linear(self.operator, self._image_shape)
-        if self.requires_spectral:
-            check_spectral(self.operator, self._image_shape)
+        if self.linear_decode:
+            _ = self.denoiser.decode.linear  # which a prior of latents has not
         if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
             raise ValueError(
                 f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
             )
+        self._check_noise()
         # Asked of the measurement, which refuses another noise, where only Gaussian noise will do.
         gaussian = self.requires_linear or isinstance(self.noise, Gaussian)
-        sigma = self.measured.sigma if gaussian else 0
+        one = Observation(first(self.operator), self.y, self.noise)
+        sigma = one.whitened().sigma if gaussian else 0
+        if self.requires_spectral:
+            check_spectral(one.whitened().operator, self._image_shape)
         check_scale(self.operator, self.y, sigma, self._image_shape)
+
+    @property
+    def linear_decode(self) -> bool:
+        """Whether the prior's states must become images by a linear map."""
+        return self.requires_linear
+
+    def _check_noise(self):
+        """Raises ValueError where a noise with a parameter for each pixel does not fit y."""
+        y = jax.ShapeDtypeStruct(self.y.shape[-3:], jnp.float32)
+        try:
+            fits = self.noise is None or jax.eval_shape(self.noise.residual, y, y).shape == y.shape
+        except (TypeError, ValueError):
+            fits = False
+        if not fits and isinstance(self.sigma, Noise):
+            raise ValueError(f"sigma: {self.sigma!r} does not fit a measurement {list(y.shape)}")
 
     def _batch(self) -> int | None:
         return batch_of(self.operator, self._known, self.y)
@@ -176,10 +194,7 @@ class Restorer(Sampler):
     @property
     def _known(self):
         """[H, W, C] of the prior's images, where it says."""
-        known = self.denoiser.shape
-        if known is None:
-            return None
-        return jax.eval_shape(self.denoiser.decode, jax.ShapeDtypeStruct(known, jnp.float32)).shape
+        return self.denoiser.image_shape
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
@@ -210,8 +225,8 @@ class Restorer(Sampler):
 
     @property
     def measured(self) -> Observation:
-        """The observation of images, in their units."""
-        return Observation(self.operator, self.y, self.noise)
+        """The observation of images, in their units; Gaussian noise has one σ there."""
+        return Observation(self.operator, self.y, self.noise).whitened()
 
     @property
     def observation(self) -> Observation:
@@ -229,6 +244,15 @@ class Restorer(Sampler):
         if not isinstance(self.sigma, Noise) and np.ndim(self.sigma) == 1:
             per_sample["sigma"] = self.sigma
         return replace_leaf(self, **dict.fromkeys(per_sample)), per_sample, (batch,)
+
+
+def decodes_linearly(denoiser: Prior) -> bool:
+    """Whether its states become images by a linear map, but for a shift."""
+    try:
+        _ = denoiser.decode.linear
+    except TypeError:
+        return False
+    return True
 
 
 @pytree
@@ -251,12 +275,11 @@ class PosteriorSampler(Restorer):
     def step(self, x, c: Steps, draws: Draws) -> tuple[Any, dict[str, Any]]: ...
 
 
-def as_scale(name: str, largest: float = math.inf, optional: bool = False) -> Callable[[Any], Any]:
-    """A converter: a finite number from 0 to `largest` in float64, or None where it may be.
+def as_scale(name: str, largest: float = 1e6, optional: bool = False) -> Callable[[Any], Any]:
+    """A converter: a number from 0 to `largest` in float64, or None where it may be.
 
     An array, so that another does not recompile.
     """
-    expected = "a finite number ≥ 0" if largest == math.inf else f"a number from 0 to {largest:g}"
 
     def convert(value):
         if isinstance(value, jax.core.Tracer) or (optional and value is None):
@@ -264,7 +287,7 @@ def as_scale(name: str, largest: float = math.inf, optional: bool = False) -> Ca
         array = np.asarray(value)
         ok = array.shape == () and array.dtype.kind in "fiu" and np.isfinite(array)
         if not (ok and 0 <= array <= largest):
-            raise ValueError(f"{name}: expected {expected}, got {value!r}")
+            raise ValueError(f"{name}: expected a number from 0 to {largest:g}, got {value!r}")
         return array.astype(np.float64)
 
     return convert

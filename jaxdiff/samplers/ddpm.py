@@ -16,7 +16,8 @@ class DDPM(Sampler):
     """Unconditional samples by ancestral sampling.
 
     x_{t−1} = √ᾱ_prev·β/(1−ᾱ_t)·x̂₀ + √α·(1−ᾱ_prev)/(1−ᾱ_t)·x_t + σ_t·z, with σ_t by the
-    schedule's variance type and 0 at the last step. One network evaluation a step.
+    schedule's variance type and 0 at the last step; under other schedules the same q(x_s | x_t, x̂₀),
+    `move`. One network evaluation a step.
 
     With a `covariance` the x₀ of that transition is a draw of N(x̂₀, Σ) and not its mean, Σ the
     denoiser's measured error: on a Gaussian prior the samples then have the prior's spread after a
@@ -61,5 +62,5 @@ class DDPM(Sampler):
 
 def transition(x, c: Steps, x0, covariance, z) -> jax.Array:
     """`move` to x₀ ~ N(x0, F* diag(covariance) F), both draws in one."""
-    total = c.x0_coef**2 * covariance + c.posterior_variance * jnp.eye(x.shape[-1], dtype=x.dtype)
+    total = c.x0_coef**2 * covariance + c.noise_coef**2 * jnp.eye(x.shape[-1], dtype=x.dtype)
     return c.x0_coef * x0 + c.xt_coef * x + filtered(small_matrices.cholesky(total), z)

@@ -24,7 +24,8 @@ class DPS(Restorer):
 
     x_{t−1} = DDPM step − scale·η·∇_{x_t} ‖y − A(x̂₀)‖₂, x̂₀ clipped by the prior inside the gradient,
     one network evaluation a step. `step_size="fixed"`: η = 1, a scale near 1 is usual;
-    `"adaptive"`: η = β_t/√α_t of the respaced schedule, a scale near 100. Both want many steps.
+    `"adaptive"`: η = β_t/√α_t of the respaced schedule, a scale near 100. Both want many steps. Under a
+    schedule that does not preserve variance, the step is that of the states that do, `Steps.guidance`.
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
@@ -78,7 +79,7 @@ class DPS(Restorer):
             eta = jnp.where(
                 c.alphas > 0, c.betas / jnp.sqrt(jnp.where(c.alphas > 0, c.alphas, 1)), 0
             )
-        x = ancestral(x, c, p, draws.z) - jnp.asarray(self.scale, x.dtype) * eta * g
+        x = ancestral(x, c, p, draws.z) - jnp.asarray(self.scale, x.dtype) * eta * c.guidance * g
         return x, {"t": c.t, "x0_hat": p.x0_hat, "residual": residual}
 
 

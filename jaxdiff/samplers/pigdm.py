@@ -30,7 +30,8 @@ class PiGDM(Restorer):
     image units: x̂₀ is decoded to an image before A, d and g.
     `variance="paper"`: v = (σ_t/α_t)², so that r² = v/(1+v) and 1/√(1+v) are 1−ᾱ_t and √ᾱ_t; r² is
     a variance of the prior's states, and A includes their decoding. Its guidance does not shrink
-    with the step: use it at about 20 steps and "course" at 50 to 100.
+    with the step: use it at about 20 steps and "course" at 50 to 100. Under a schedule that does not
+    preserve variance, v and the step are those of the states that do, `Steps.guidance`.
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
@@ -67,6 +68,11 @@ class PiGDM(Restorer):
     variance: str = static(default="course")
     requires_linear = True
 
+    @property
+    def linear_decode(self) -> bool:
+        """Where r² is of the states: "paper"."""
+        return self.variance != "course"
+
     def __post_init__(self):
         super().__post_init__()
         if self.variance not in ("course", "paper"):
@@ -89,6 +95,7 @@ class PiGDM(Restorer):
         residual = observation.residual(x0)
         d, report = observation.solve(residual, r2)
         (g,) = vjp(d)
-        x = ancestral(x, c, p, draws.z) + jnp.asarray(self.scale, x.dtype) * r2 * weight * g
+        weight = jnp.asarray(self.scale, x.dtype) * r2 * weight * c.guidance
+        x = ancestral(x, c, p, draws.z) + weight * g
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
         return x, info | report

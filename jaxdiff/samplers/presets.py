@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxdiff.samplers.base import Restorer
+from jaxdiff.denoiser import Prior
+from jaxdiff.samplers.base import Covariance, Restorer, decodes_linearly
 from jaxdiff.samplers.daps import DAPS
 from jaxdiff.samplers.ddnm import DDNM
 from jaxdiff.samplers.ddrm import DDRM
@@ -26,7 +27,7 @@ class Preset:
     """A sampler, its usual number of steps and guidance scale, and its other options.
 
     `steps` and `scale` are those of the evaluations in benchmarks/RESULTS.md, and of the methods from
-    "diffpir" on those of their papers; `needs_table`, whether it conditions with a covariance.
+    "diffpir" on those of their papers.
     """
 
     method: Any
@@ -38,6 +39,17 @@ class Preset:
     def needs_table(self) -> bool:
         """Whether it conditions with a covariance table."""
         return self.method is SpectralPosterior
+
+    @property
+    def latents(self) -> bool:
+        """Whether it takes a prior of latents, whose decoder is not linear."""
+        course = self.method is PiGDM and not self.options
+        return course or not (self.method.requires_linear or self.method is RePaint)
+
+    def suits(self, denoiser: Prior, covariance: Covariance | None) -> bool:
+        """Whether a prior has what it takes."""
+        decodes = self.latents or decodes_linearly(denoiser)
+        return decodes and (covariance is not None or not self.needs_table)
 
     def sampler(self, denoiser, operator, y, sigma, scale=None, covariance=None) -> Restorer:
         """The sampler of a measurement, with its usual guidance scale unless one is given.

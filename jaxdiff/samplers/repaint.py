@@ -44,6 +44,11 @@ class RePaint(PosteriorSampler):
 
     resamplings: int = field(default=10, static=True, converter=as_count("resamplings"))
 
+    @property
+    def linear_decode(self) -> bool:
+        """Yes: each known pixel is one of a state."""
+        return True
+
     def __post_init__(self):
         super().__post_init__()
         if not isinstance(first(self.operator), Mask):

@@ -133,8 +133,9 @@ class System:
     """BΣBᵀ + σ²I of a linear B = P F⁻¹ diag(K) F, and the space it is solved in.
 
     That space is the measurement's; of a circular filter (no P) its frequencies, which halves the
-    number of transforms. The preconditioner is r → P F⁻¹ diag((|K|²Σ + σ²I)⁻¹) F Pᵀ r: a deviation of
-    Σ that varies is left out; none for a Σ without a matrix a frequency.
+    number of transforms. The preconditioner is r → Q F⁻¹ diag((|K|²Σ + σ²I)⁻¹) F Qᵀ r with what the
+    operator says it is `near`: a deviation of Σ that varies is left out; none for a Σ without a matrix
+    a frequency.
     """
 
     def __init__(self, operator: Linear, covariance, s2, shape):
@@ -142,11 +143,13 @@ class System:
         self.outer, self.response = operator.factors(s2.dtype)
         self.matrices = getattr(covariance, "matrices", None)  # of Σ, by frequency
         if self.matrices is None:
-            self.outer = operator
+            self.outer, self.near = operator, None
             return
         identity = jnp.eye(self.matrices.shape[-1], dtype=s2.dtype)
         identity = jnp.broadcast_to(identity, self.matrices.shape)
-        self._power = jnp.abs(self.response)[..., None] ** 2 * self.matrices + s2 * identity
+        self.near = operator.near(s2.dtype)
+        response = self.response if self.near is None else self.near[1]
+        self._power = jnp.abs(response)[..., None] ** 2 * self.matrices + s2 * identity
         self._inverse = small_matrices.solve(self._power, identity)
 
     def forward(self, v):
@@ -168,7 +171,7 @@ class System:
         return conjugate_gradients(
             lambda u: self.forward(self.covariance.apply(self.adjoint(u))) + self.s2 * u,
             r,
-            None if self.matrices is None else self._precondition,
+            None if self.near is None else self._precondition,
             tolerance=TOLERANCE,
         )
 
@@ -180,4 +183,7 @@ class System:
     def _precondition(self, r):
         if self.outer is None:
             return small_matrices.apply(self._inverse, r)
-        return self.outer(filtered(self._inverse, self.outer.adjoint(r)))
+        around = self.near[0]
+        if around is None:
+            return filtered(self._inverse, r)
+        return around(filtered(self._inverse, around.adjoint(r)))

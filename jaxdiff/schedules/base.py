@@ -40,6 +40,11 @@ class Level(NamedTuple):
         """σ²/(α² + σ²) = 1 − `signal`, without its cancellation where there is little noise."""
         return self.sigma**2 / (self.alpha**2 + self.sigma**2)
 
+    @property
+    def norm(self):
+        """√(α² + σ²), the deviation of x_t where x₀ has 1: 1 where variance is preserved."""
+        return (np if isinstance(self.alpha, np.ndarray) else jnp).hypot(self.alpha, self.sigma)
+
 
 class Scalings(NamedTuple):
     """How a network's output f(into·x, time) is read at one noise level.
@@ -69,6 +74,9 @@ class Steps:
       x0_coef·x₀ + xt_coef·x_t + noise_coef·z, with α_s·τ, α_t σ_s²/(α_s σ_t²) and σ_s·√τ
     - `ancestral`: the deviation of the noise that the schedule itself wants there, such as √β of
       diffusers' fixed_large; `noise_coef` where it wants no other
+    - `guidance`: √(α_t² + σ_t²)·√(α_s² + σ_s²), what a gradient with respect to x_t is multiplied
+      by as a move of x_s: a method is then the same at every scaling, and 1 where variance is
+      preserved
     - `inner`: None, or steps [T, K] from each level down to the data, where a method asks for them
     """
 
@@ -79,6 +87,7 @@ class Steps:
     xt_coef: Number
     noise_coef: Number
     ancestral: Number
+    guidance: Number = 1.0
     inner: "Steps | None" = None
 
     def __len__(self) -> int:
@@ -87,8 +96,7 @@ class Steps:
     @property
     def start(self):
         """The deviation of the first state, √(α² + σ²): 1 where variance is preserved."""
-        level: Any = self.now
-        return (np if isinstance(level.alpha, np.ndarray) else jnp).hypot(*level[1:])[0]
+        return self.now.norm[0]
 
     @property
     def t(self):
@@ -122,8 +130,8 @@ class Steps:
 
     @property
     def posterior_variance(self):
-        """(1 − ᾱ_prev)/(1 − ᾱ_t)·β: of q(x_s | x_t, x₀)."""
-        return self.noise_coef**2
+        """(1 − ᾱ_prev)/(1 − ᾱ_t)·β: of q(x_s | x_t, x₀), where variance is preserved."""
+        return self.fresh * self.next.noise
 
     @property
     def sigma(self):
@@ -150,6 +158,7 @@ class Schedule(ABC):
     """
 
     families: ClassVar[dict[str, type["Schedule"]]] = {}
+    states: ClassVar[tuple[float, float]] = (-1.0, 1.0)  # what black and white are to its networks
 
     def __init_subclass__(cls, schedulers: tuple[str, ...] = (), **kwargs):
         super().__init_subclass__(**kwargs)
@@ -167,7 +176,9 @@ class Schedule(ABC):
         if not isinstance(name, str) or name not in Schedule.families:
             raise ValueError(
                 f"_class_name: the noise of {str(name)[:80]} is not known here: expected "
-                "DDPMScheduler or a sampler for its networks (DDIM, PNDM, DPMSolver, Euler, ...)"
+                "DDPMScheduler or a sampler for its networks (DDIM, PNDM, DPMSolver, Euler, ...), "
+                "ScoreSdeVeScheduler, EDMEulerScheduler, CMStochasticIterativeScheduler or "
+                "FlowMatchEulerDiscreteScheduler"
             )
         return Schedule.families[name]._from_config(config)
 
@@ -178,6 +189,11 @@ class Schedule(ABC):
     @abstractmethod
     def to_config(self) -> dict[str, Any]:
         """The dictionary that `scheduler_config.json` holds."""
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether its networks have a second output a channel, for the variance of a step."""
+        return False
 
     @abstractmethod
     def level(self, t) -> Level:
@@ -195,6 +211,16 @@ class Schedule(ABC):
     def shortest(self) -> float:
         """The time next to the data."""
         return 0
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """How many times there were in training, or stand for all of them."""
+        return 1000
+
+    @property
+    def training_times(self) -> np.ndarray:
+        """These times, ascending."""
+        return np.sort(self.times(self.num_train_timesteps))
 
     def check(self) -> None:
         """Raises ValueError where no network can be read at some of the levels."""
@@ -239,8 +265,11 @@ class Schedule(ABC):
         steps = self._between(times)
         if not inner:
             return steps
-        ladder = np.linspace(times, self.shortest, inner, axis=-1).astype(times.dtype)
-        return dataclasses.replace(steps, inner=self._between(ladder))
+        return dataclasses.replace(steps, inner=self._between(self._ladder(times, inner)))
+
+    def _ladder(self, times: np.ndarray, count: int) -> np.ndarray:
+        """From each time down to the data, `count` times [..., count]."""
+        return np.linspace(times, self.shortest, count, axis=-1).astype(times.dtype)
 
     def _between(self, times: np.ndarray) -> Steps:
         """From each time [..., K] to the next, and from the last to the data."""
@@ -252,7 +281,8 @@ class Schedule(ABC):
             )
         )
         ratio = following.sigma / now.sigma
-        fresh = 1 - (now.alpha * ratio / following.alpha) ** 2
+        # At least 0, where two levels of a ladder are one but for rounding.
+        fresh = np.maximum(1 - (now.alpha * ratio / following.alpha) ** 2, 0)
         noise = following.sigma * np.sqrt(fresh)
         return Steps(
             now=now,
@@ -262,9 +292,20 @@ class Schedule(ABC):
             xt_coef=now.alpha * ratio**2 / following.alpha,
             noise_coef=noise,
             ancestral=self._ancestral(now, following, fresh),
+            guidance=now.norm * following.norm,
         )
 
     def add_noise(self, x0, eps, t):
         """x_t = α_t·x₀ + σ_t·ε at one time t."""
         at = self.level(t)
         return jnp.asarray(at.alpha) * x0 + jnp.asarray(at.sigma) * eps
+
+
+def check_count(count: Any, most: int | None = None) -> None:
+    """Raises TypeError for a number of steps that is no integer, ValueError for too few or many."""
+    if isinstance(count, bool) or not isinstance(count, int | np.integer):
+        raise TypeError(f"steps: expected a number of steps, an integer, got {count!r}")
+    if most is not None and not 1 <= count <= most:
+        raise ValueError(f"steps: expected 1 to {most}, the training steps, got {count}")
+    if count < 1:
+        raise ValueError(f"steps: expected 1 or more, got {count}")

@@ -4,14 +4,15 @@ import dataclasses
 import functools
 import math
 import reprlib
-from numbers import Integral, Real
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.schedules.base import Level, Scalings, Schedule
+from jaxdiff.schedules import fields
+from jaxdiff.schedules.base import Level, Scalings, Schedule, check_count
 from jaxdiff.schedules.families import DDPM_FAMILY, check_family
 from jaxdiff.util import limits
 from jaxdiff.util.pytree import frozen, pytree, static
@@ -74,59 +75,36 @@ class ScheduleConfig:
         return _rescale_zero_terminal_snr(betas) if self.rescale_betas_zero_snr else betas
 
 
-_CHOICES = {
-    "beta_schedule": BETA_SCHEDULES,
-    "variance_type": VARIANCE_TYPES,
-    "prediction_type": ("epsilon", "sample", "v_prediction"),
-    "timestep_spacing": SPACINGS,
-}
-_ABOVE_AND_AT_MOST = {
-    "num_train_timesteps": (0, math.inf),
-    "beta_start": (0, 1),
-    "beta_end": (0, 1),
-    "dynamic_thresholding_ratio": (0, 1),
-    "clip_sample_range": (0, 1e6),
-    "sample_max_value": (0, 1e6),
-    "steps_offset": (-1, math.inf),
-}
-
-
 def _check_fields(config: ScheduleConfig) -> None:
-    """Raise a ValueError that names the field at fault: a file's values have any type and size."""
-
-    def fail(name, expected, value):
-        raise ValueError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
-
-    def is_number(value, kind):
-        return isinstance(value, kind) and not isinstance(value, bool)
-
-    for name, allowed in _CHOICES.items():
-        if (value := getattr(config, name)) not in allowed:
-            fail(name, f"one of {', '.join(allowed)}", value)
-    for name in ("clip_sample", "thresholding", "rescale_betas_zero_snr"):
-        if not isinstance(value := getattr(config, name), bool | np.bool_):
-            fail(name, "true or false", value)
-    for name, (low, high) in _ABOVE_AND_AT_MOST.items():
-        value = getattr(config, name)
-        kind = Integral if name in ("num_train_timesteps", "steps_offset") else Real
-        if not (is_number(value, kind) and low < value <= high):
-            what = "an integer" if kind is Integral else "a number"
-            fail(
-                name,
-                f"{what} ≥ {low + 1}" if high == math.inf else f"{what} in ({low}, {high}]",
-                value,
-            )
+    fields.check(
+        config,
+        choices={
+            "beta_schedule": BETA_SCHEDULES,
+            "variance_type": VARIANCE_TYPES,
+            "prediction_type": ("epsilon", "sample", "v_prediction"),
+            "timestep_spacing": SPACINGS,
+        },
+        switches=("clip_sample", "thresholding", "rescale_betas_zero_snr"),
+        integers={"num_train_timesteps": (0, math.inf), "steps_offset": (-1, math.inf)},
+        numbers={
+            "beta_start": (0, 1),
+            "beta_end": (0, 1),
+            "dynamic_thresholding_ratio": (0, 1),
+            "clip_sample_range": (0, 1e6),
+            "sample_max_value": (0, 1e6),
+        },
+    )
     betas = config.trained_betas
     if betas is not None and not (
         isinstance(betas, list | tuple | np.ndarray)
         and len(betas)
-        and all(is_number(beta, Real) and 0 < beta <= 1 for beta in betas)
+        and all(fields.is_number(beta) and 0 < beta <= 1 for beta in betas)
     ):
-        fail("trained_betas", "a list of numbers in (0, 1]", betas)
+        fields.fail("trained_betas", "a list of numbers in (0, 1]", betas)
     count = config.num_train_timesteps if betas is None else len(betas)
     limits.check("num_train_timesteps", count, "TIMESTEPS")
     if config.steps_offset >= count:
-        fail("steps_offset", f"less than the {count} training steps", config.steps_offset)
+        fields.fail("steps_offset", f"less than the {count} training steps", config.steps_offset)
 
 
 def _cosine(u: float) -> float:
@@ -181,10 +159,20 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
 
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> "DDPMSchedule":
-        """Fields that only other schedulers of the same noise have are ignored."""
+        """Fields that only other schedulers of the same noise have are ignored.
+
+        Those that no DDPM has are too, with a warning, as diffusers does.
+        """
         known = {f.name for f in dataclasses.fields(ScheduleConfig)}
-        fields = check_family(config)
-        return cls(ScheduleConfig(**{k: v for k, v in fields.items() if k in known}))
+        found = check_family(config)
+        unknown = sorted(k for k in found if k not in known and not k.startswith("_"))
+        if unknown and config.get("_class_name", "").startswith("DDPM"):
+            warnings.warn(
+                f"scheduler_config: ignoring {reprlib.repr(unknown)[1:-1]}, which DDPMScheduler does "
+                "not have",
+                stacklevel=4,
+            )
+        return cls(fields.build(ScheduleConfig, found))
 
     def to_config(self) -> dict[str, Any]:
         """The dictionary that `scheduler_config.json` holds."""
@@ -194,6 +182,11 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
     def num_train_timesteps(self) -> int:
         """N: timesteps run from 0 to N − 1."""
         return self.config.num_train_timesteps
+
+    @property
+    def training_times(self) -> np.ndarray:
+        """0 to N − 1."""
+        return np.arange(self.num_train_timesteps)
 
     @property
     def betas(self) -> np.ndarray:
@@ -220,10 +213,7 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
         """
         n, spacing = self.num_train_timesteps, spacing or self.config.timestep_spacing
         n = n if start is None else start + 1
-        if isinstance(count, bool) or not isinstance(count, int | np.integer):
-            raise TypeError(f"steps: expected a number of steps, an integer, got {count!r}")
-        if not 1 <= count <= n:
-            raise ValueError(f"steps: expected 1 to {n}, the training steps, got {count}")
+        check_count(count, n)
         if spacing == "leading":
             t = np.arange(count)[::-1] * (n // count) + self.config.steps_offset
             if t[0] >= n:
@@ -275,9 +265,14 @@ class DDPMSchedule(Schedule, schedulers=DDPM_FAMILY):
             return jnp.clip(x0, -s, s) / s
         return jnp.clip(x0, -c.clip_sample_range, c.clip_sample_range) if c.clip_sample else x0
 
+    @property
+    def learns_variance(self) -> bool:
+        """By the variance type."""
+        return self.config.variance_type.startswith("learned")
+
     def split(self, output) -> tuple[Any, dict[str, Any]]:
         """The output alone, and σ² ("learned") or its place between two bounds ("learned_range")."""
-        if not self.config.variance_type.startswith("learned"):
+        if not self.learns_variance:
             return output, {}
         output, raw = jnp.split(output, 2, -1)
         if self.config.variance_type == "learned":

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jaxdiff as jd
-from jaxdiff.checkpoints.diffusers import convert
+from jaxdiff.checkpoints.formats import convert
 from jaxdiff.checkpoints.names import listed, modern
 from jaxdiff.checkpoints.tensors import Tensor
 from tests.checkpoints.conftest import WEIGHTS, refused

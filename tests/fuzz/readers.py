@@ -39,6 +39,33 @@ def _checkpoint(path: Path) -> Any:
     return jd.load(path.parent)
 
 
+def _prior(path: Path) -> Any:
+    import jaxdiff as jd
+
+    files = {p.suffix: p for p in path.parent.iterdir()}
+    return jd.prior(files.get(".pt") or files[".pkl"], config=files.get(".json"))
+
+
+def _scheduler(path: Path) -> Any:
+    import jaxdiff as jd
+    from jaxdiff.util.files import read_json
+
+    try:
+        return jd.Schedule.from_config(read_json(path)).steps(4)
+    except (ValueError, TypeError) as e:
+        raise ValueError(f"{path}: {e}") from e
+
+
+def _vq(path: Path) -> Any:
+    from jaxdiff.nn.vq import VQConfig
+    from jaxdiff.util.files import read_json
+
+    try:
+        return VQConfig.from_dict(read_json(path))
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+
+
 def _table(path: Path) -> Any:
     import jaxdiff as jd
 
@@ -52,4 +79,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "training": _training,
     "checkpoint": _checkpoint,
     "table": _table,
+    "prior": _prior,
+    "scheduler": _scheduler,
+    "vq": _vq,
 }

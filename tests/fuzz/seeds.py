@@ -24,7 +24,14 @@ class Seed(NamedTuple):
 
 def seeds(folder: Path) -> list[Seed]:
     """All of them; `folder` is for libraries that write nowhere but on disk."""
-    parts = (_images(), _kernels(folder), _sets(), _checkpoints(folder), _pickles())
+    parts = (
+        _images(),
+        _kernels(folder),
+        _sets(),
+        _checkpoints(folder),
+        _priors(folder),
+        _pickles(),
+    )
     return [seed for part in parts for seed in part]
 
 
@@ -178,6 +185,34 @@ def _checkpoints(folder: Path) -> Iterator[Seed]:
     yield Seed("table", "table", written.name, {written.name: written.read_bytes()})
 
 
+def _priors(folder: Path) -> Iterator[Seed]:
+    """guided-diffusion's tensors in both containers, EDM's pickle, and other schedulers' configs."""
+    import torch
+
+    from tests.checkpoints.published import ADM_FIELDS, write
+
+    for kind in ("adm", "edm", "ncsn++", "consistency", "flow", "latent"):
+        (folder / kind).mkdir()
+        write(kind, folder / kind)
+    config = {"config.json": json.dumps(ADM_FIELDS).encode()}
+    zipped = (folder / "adm/a.pt").read_bytes()
+    written = io.BytesIO()
+    state = torch.load(folder / "adm/a.pt", weights_only=True)
+    torch.save(state, written, _use_new_zipfile_serialization=False)
+    for name, content in (("adm-zip", zipped), ("adm-legacy", written.getvalue())):
+        yield Seed(name, "prior", "a.pt", config | {"a.pt": content})
+    yield Seed("adm-config", "prior", "config.json", config | {"a.pt": zipped})
+    yield _one("edm", "prior", "a.pkl", (folder / "edm/a.pkl").read_bytes())
+    for kind in ("ncsn++", "consistency", "flow"):
+        yield _one(
+            f"scheduler-{kind}",
+            "scheduler",
+            "scheduler_config.json",
+            (folder / kind / "scheduler/scheduler_config.json").read_bytes(),
+        )
+    yield _one("vq", "vq", "config.json", (folder / "latent/vqvae/config.json").read_bytes())
+
+
 class _Call:
     def __init__(self, function, *arguments):
         self.called = function, arguments
@@ -202,5 +237,7 @@ def _pickles() -> Iterator[Seed]:
     yield _one(
         "evil-postscript", "image", "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
     )
+    yield _one("evil-pt", "prior", "a.pt", evil)
+    yield _one("evil-edm", "prior", "a.pkl", evil[:2] + b"ema_reconstruct_persistent_obj" + evil)
     written = {"config.json": b"{}", "diffusion_pytorch_model.bin": evil}
     yield Seed("evil-bin", "checkpoint", "diffusion_pytorch_model.bin", written)

@@ -8,6 +8,7 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel
 
 import jaxdiff as jd
+from convert.guided_diffusion import ADM, FFHQ, IMAGENET
 from jaxdiff.checkpoints.adm import (
     adm_config,
     is_adm,
@@ -18,7 +19,6 @@ from jaxdiff.checkpoints.adm import (
 )
 from jaxdiff.checkpoints.diffusers import unet_from_tensors
 from jaxdiff.checkpoints.tensors import Tensor
-from tests.parity.adm import ADM, FFHQ, IMAGENET
 from tests.parity.reference import lazy, nchw, seeded
 from tests.parity.test_unet import forward_and_gradient, relative
 

@@ -1,14 +1,22 @@
 """guided-diffusion's network in torch, written from its paper and the names of its checkpoints.
 
 Source: Dhariwal and Nichol 2021 (arXiv 2105.05233), section 3 and appendix. `levels` with
-attention are given by number; sampling by residual blocks, as its 256² networks have it.
+attention are given by number; sampling by residual blocks, as its 256² networks have it. A converted
+checkpoint is compared with it: diffusers cannot read the files.
 """
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from jaxdiff.checkpoints.adm import adm_config
+from jaxdiff.checkpoints.names import unwrapped
+from jaxdiff.checkpoints.weights import open_file
 
 
 class Resnet(nn.Module):
@@ -76,6 +84,10 @@ class Conv(nn.Module):
 
 
 class ADM(nn.Module):
+    input_blocks: Any
+    middle_block: Any
+    output_blocks: Any
+
     def __init__(
         self, channels, multipliers, blocks, attention, head=64, outs=6, new_order=False,
         shift=True, by_resnet=True, classes=None,
@@ -147,5 +159,27 @@ class ADM(nn.Module):
         return self.out(h)
 
 
-FFHQ = dict(channels=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=1, attention={4})
-IMAGENET = dict(channels=256, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention={3, 4, 5})
+FFHQ: dict[str, Any] = dict(channels=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=1, attention={4})
+IMAGENET: dict[str, Any] = dict(
+    channels=256, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention={3, 4, 5}
+)
+
+
+def load(path: Path, config: Mapping[str, Any]) -> ADM:
+    """The network of a checkpoint, with its weights; `config` as `jd.prior` takes it."""
+    c = adm_config(unwrapped(open_file(path)), config)
+    widths = c.block_out_channels
+    network = ADM(
+        channels=widths[0],
+        multipliers=[width // widths[0] for width in widths],
+        blocks=c.layers_per_block,
+        attention={i for i, kind in enumerate(c.down_block_types) if "Attn" in kind},
+        head=c.head_dim(widths[-1]),
+        outs=c.out_channels,
+        new_order=config.get("use_new_attention_order", False),
+        shift=c.resnet_time_scale_shift == "scale_shift",
+        by_resnet=c.downsample_type == "resnet",
+        classes=c.num_class_embeds,
+    )
+    network.load_state_dict(unwrapped(torch.load(path, weights_only=True)))
+    return network
