@@ -409,7 +409,7 @@ REFUSED = {
     "not-gaussian-3": (jd.DDRM, {"sigma": Laplace(0.1)}, TypeError, "needs Gaussian noise"),
     "particles": (jd.TDS, {"particles": True}, ValueError, "particles: expected an integer"),
     "resamplings": (jd.RePaint, {"resamplings": 0, "operator": Mask(np.eye(8))}, ValueError, "resamplings"),
-    "lambda": (jd.REDDiff, {"lambda_": np.inf}, ValueError, "lambda_: expected a finite"),
+    "lambda": (jd.REDDiff, {"lambda_": np.inf}, ValueError, "lambda_: expected a number"),
     "K": (jd.SITCOM, {"K": 2.0}, ValueError, "K: expected an integer"),
     "tau": (jd.DAPS, {"tau": 0}, ValueError, "DAPS divides"),
     "inner": (jd.PnPDM, {"inner": 0}, ValueError, "inner: expected an integer"),
