@@ -402,6 +402,7 @@ REFUSED = {
     "moves": (jd.DAPS, {"moves": "gibbs"}, ValueError, "expected 'langevin' or 'hmc'"),
     "no-likelihood": (jd.DAPS, {"sigma": 0, "tau": None}, ValueError, "DAPS divides by it"),
     "no-likelihood-2": (jd.PnPDM, {"operator": lambda x: x**2, "sigma": 0}, ValueError, "PnPDM divides"),
+    "no-likelihood-4": (jd.TDS, {"sigma": jd.noise.Gaussian(0.0)}, ValueError, "expected a number > 0, got 0"),
     "no-likelihood-3": (jd.TDS, {"sigma": 0}, ValueError, "TDS divides"),
     "no-mask": (jd.RePaint, {}, TypeError, "RePaint takes jd.operators.Mask only, got Blur"),
     "not-gaussian": (jd.SITCOM, {"sigma": Laplace(0.1)}, TypeError, "needs Gaussian noise, got Laplace"),
