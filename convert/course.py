@@ -8,11 +8,13 @@ diffusers' own.
 
 import copy
 import time
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 
 def clean_output(x):
@@ -36,7 +38,7 @@ class TorchBlur:
         return torch.fft.ifft2(response * torch.fft.fft2(residual)).real
 
 
-def step(method, unet, scheduler, x, t, z, blur=None, y=None, sigma=None, scale=1.0):
+def step(method, unet, scheduler, x, t, z, blur: Any = None, y=None, sigma=None, scale=1.0):
     """x_{t−1} of one step; the scheduler's own noise is replaced by z."""
     x = x.detach().requires_grad_(method != "ddpm")
     with torch.set_grad_enabled(method != "ddpm"):
@@ -74,7 +76,7 @@ def trajectory(method, unet, scheduler, num_steps, noise, **kwargs):
     return states
 
 
-def lift_scheduler(scheduler):
+def lift_scheduler(scheduler) -> Any:
     """Recompute a linear schedule's tables in float64."""
     c = scheduler.config
     assert c.beta_schedule == "linear" and not c.rescale_betas_zero_snr
@@ -129,7 +131,8 @@ class TorchRun:
 
     def step(self, i, exact=False):
         """Step i from `states[i]`, by a scheduler whose tables are lifted; `exact`: in float64."""
-        scheduler = lift_scheduler(DDPMScheduler.from_config(self.scheduler.config))
+        ours: Any = self.scheduler
+        scheduler = lift_scheduler(DDPMScheduler.from_config(ours.config))
         scheduler.set_timesteps(self.steps)
         x = torch.tensor(self.states[i].transpose(2, 0, 1)[None])
         t, z, unet, measured = scheduler.timesteps[i], self._noise[i + 1], self.unet, self._measured

@@ -111,11 +111,12 @@ def restore(
     say(0, desc=f"loading {model}")
     denoiser, covariance = _prior(model)
     recipe = CAMERAS[camera]
-    operator = named_operator(recipe, denoiser.shape[:2])
-    y = measure(np.float32(photo) / 255, operator, sigma / 255, denoiser.shape, clean, seed)
+    shape: Any = denoiser.shape
+    operator = named_operator(recipe, shape[:2])
+    y = measure(np.asarray(photo, np.float32) / 255, operator, sigma / 255, shape, clean, seed)
     name = sampler
     if sampler == AUTOMATIC:
-        name = default_sampler(operator, sigma / 255, covariance)
+        name = default_sampler(denoiser, operator, sigma / 255, covariance)
     measured = (DEGRADED if clean else MEASURED).format(seed=seed, sigma=sigma)
     by_name = repr(model) if covariance is not None else "prior"
     code = CODE.format(
@@ -130,7 +131,7 @@ def restore(
             key=jax.random.key(seed + i),
         )  # fmt: skip
         draws.append(np.asarray(found.draws[0]))
-        pair = large(shown(y, denoiser.shape)), large(np.mean(draws, 0))
+        pair = large(shown(y, shape)), large(np.mean(draws, 0))
         deviation = None if len(draws) == 1 else large(heat(np.std(draws, 0, ddof=1)))
         yield pair, [large(draw) for draw in draws], deviation, code
 

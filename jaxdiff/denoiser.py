@@ -203,8 +203,8 @@ class Denoiser(Prior):
 
 def _check_labels(labels, c: Any) -> None:
     """Raises ValueError where they are not what a network of that config takes."""
-    count: Any = c.num_class_embeds
-    conditional = c.class_embed_type is not None or count is not None
+    count: Any = c.num_class_embeds or 0
+    conditional = c.class_embed_type is not None or c.num_class_embeds is not None
     if conditional and labels is None:
         raise ValueError("class_labels: this network is class-conditional: pass the class")
     if not conditional and labels is not None:

@@ -307,8 +307,9 @@ def _image_grid(
     figure = Figure(figsize=tuple(whole / _DPI), dpi=_DPI)
     FigureCanvasAgg(figure)
     place = (_GAP / whole[0], _GAP / whole[1], wide / whole[0], high / whole[1])
-    axes = ImageGrid(
-        figure, place, (rows, columns), axes_pad=(_GAP / _DPI, title / _DPI), share_all=False
+    axes: Any = ImageGrid(
+        figure, place, (rows, columns), axes_pad=(_GAP / _DPI, title / _DPI),  # pyright: ignore[reportArgumentType]: a pair, too
+        share_all=False,
     )  # fmt: skip
     for axis in axes:
         axis.set_axis_off()

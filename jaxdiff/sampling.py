@@ -291,8 +291,7 @@ def _check(sampler, steps, key, n, batch_size, sharding, precision):
             f"steps: expected schedule.steps(T), got {describe(steps)}"
             + (f": schedule.steps({steps})" if isinstance(steps, int) else "")
         )
-    ladder = 0 if steps.inner is None else np.shape(steps.inner.t)[1]
-    if sampler.inner and ladder != sampler.inner:
+    if sampler.inner and (steps.inner is None or np.shape(steps.inner.t)[1:] != (sampler.inner,)):
         raise ValueError(
             f"steps: {type(sampler).__name__} wants {sampler.inner} steps from each level down to the "
             f"data: sampler.steps({len(steps)}), or schedule.steps({len(steps)}, inner={sampler.inner})"

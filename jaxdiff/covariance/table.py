@@ -88,7 +88,7 @@ class SpectralCovariance:
         for name in ("table", "modulation"):
             if not np.isfinite(self._arrays().get(name, 0)).all():
                 raise ValueError(f"{name}: holds NaN or infinite values")
-        if not (self.spacing.shape == () and 1e-6 <= self.spacing <= 1):
+        if not (np.shape(self.spacing) == () and 1e-6 <= self.spacing <= 1):
             raise ValueError(f"spacing: expected cycles a pixel, in [1e-6, 1], got {self.spacing}")
         if not np.linalg.eigvalsh(np.asarray(self.table, np.float64)).min() > 0:
             raise ValueError("table: holds a matrix that is not positive definite")

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def _by_xla(x, kernel, bias, stride: int, padding: Padding) -> jax.Array:
     return functools.reduce(operator.add, products) + bias
 
 
-def convolve_gradient(x, g, kernel, stride: int, padding: Padding):
+def convolve_gradient(x, g, kernel, stride: int, padding: Padding) -> Any:
     """The gradients of `convolve` to its kernel and bias, from x and the gradient g of its output.
 
     CPU in float32: `jaxdiff.nn.native`, for XLA's take several times as long (benchmarks/choices.md).
@@ -62,7 +63,7 @@ def _gradient_by_xla(x, g, shape, stride: int, padding: Padding):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _native_gradient(x, g, shape, stride, padding):
+def _native_gradient(x, g, shape, stride, padding) -> Any:
     return tuple(native.convolve_gradient(x, g, shape, stride, padding))
 
 

@@ -1,7 +1,7 @@
 """The layers a UNet2D is made of: NHWC, torch's attribute names, diffusers' arithmetic."""
 
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -123,14 +123,14 @@ class Conv(nnx.Module):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _native_norm(x, scale, bias, groups: int, eps: float, silu: bool):
+def _native_norm(x, scale, bias, groups: int, eps: float, silu: bool) -> Any:
     """Group normalisation of [n, m, C] by `jaxdiff.nn.native`, and the statistics that its gradient needs."""
     y, stats = native.group_norm(x, scale, bias, groups, eps, silu)
     return y, stats
 
 
 def _native_norm_fwd(x, scale, bias, groups, eps, silu):
-    y, stats = _native_norm(x, scale, bias, groups, eps, silu)
+    y, stats = cast(Any, _native_norm(x, scale, bias, groups, eps, silu))
     return (y, stats), (x, scale, bias, stats)
 
 
@@ -203,7 +203,7 @@ class GroupNorm(nnx.Module):
         pixels, scale, bias = x.reshape(n, -1, c), self.scale[...], self.bias[...]
         if norms_natively(x):
             silu = act is jax.nn.silu
-            y, _ = _native_norm(pixels, scale, bias, self.groups, self.eps, silu)
+            y, _ = cast(Any, _native_norm(pixels, scale, bias, self.groups, self.eps, silu))
             y = y.reshape(x.shape)
             return y if act is None or silu else act(y)
         pixels = pixels.astype(jnp.promote_types(x.dtype, jnp.float32))

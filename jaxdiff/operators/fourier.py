@@ -1,5 +1,7 @@
 """A scanner that measures some of an image's frequencies."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +45,7 @@ class Fourier(Linear):
             raise ValueError(f"mask: expected [H, W] of 0 and 1, got {list(mask.shape)}")
         if not mask.any():
             raise ValueError("mask: measures no frequency: set some to 1, as Fourier.lines does")
-        filled = {"mask": mask.astype(np.float32)}
+        filled: dict[str, Any] = {"mask": mask.astype(np.float32)}
         if self.coils is not None and concrete(self.coils):
             coils = np.asarray(self.coils)
             if coils.ndim != 3 or coils.shape[1:] != mask.shape or not np.isfinite(coils).all():

@@ -33,7 +33,7 @@ class Radon(Linear):
         (60, 91, 3)
     """
 
-    angles: Array
+    angles: Array | int
     shape: tuple[int, int] = static()
 
     def __post_init__(self):

@@ -1,5 +1,7 @@
 """A lens whose blur changes over the picture."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,8 +38,8 @@ class SpaceVaryingBlur(Linear):
         (8, 8, 3)
     """
 
-    kernels: Array
-    weights: Array
+    kernels: Array | Sequence[Array]
+    weights: Array | Sequence[Array]
     shape: tuple[int, int] = static()
 
     def __post_init__(self):

@@ -1,14 +1,13 @@
 """What some methods do within a step: a ladder down to the data, Markov chains, resampling, Adam."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxdiff.samplers.base import move
+from jaxdiff.schedules import Steps
 
 
-def descend(denoiser, x, ladder: Any, key=None) -> jax.Array:
+def descend(denoiser, x, ladder: Steps | None, key=None) -> jax.Array:
     """From x_t to the data along `Steps.inner`: by the probability flow, or as DDPM with a key."""
 
     def one(x, step):
@@ -16,6 +15,7 @@ def descend(denoiser, x, ladder: Any, key=None) -> jax.Array:
         z, fresh = (0, 0) if key is None else (jax.random.normal(key, x.shape, x.dtype), None)
         return move(x, c, denoiser.predict(x, c.now).x0_hat, z, fresh), None
 
+    assert ladder is not None, "of a sampler whose `inner` is not 0"
     keys = None if key is None else jax.random.split(key, len(ladder))
     return jax.lax.scan(one, x, (ladder, keys))[0]
 

@@ -63,7 +63,7 @@ class RePaint(PosteriorSampler):
 
     def step(self, x, c: Steps, draws: Draws):
         known = self.denoiser.state(jnp.asarray(self.y, x.dtype))
-        mask: Any = self.operator
+        mask: Any = self.operator  # a Mask, as was checked
         shows = jnp.broadcast_to(mask.mask > 0, x.shape)
 
         def attempt(x_t, key):

@@ -1,5 +1,7 @@
 """Posterior samples by conditioning on the measurement the error that the denoiser makes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -171,7 +173,7 @@ class System:
         return conjugate_gradients(
             lambda u: self.forward(self.covariance.apply(self.adjoint(u))) + self.s2 * u,
             r,
-            None if self.near is None else self._precondition,
+            None if self.near is None else partial(self._precondition, self.near[0]),
             tolerance=TOLERANCE,
         )
 
@@ -180,10 +182,9 @@ class System:
         gain = small_matrices.solve(self._power, self.matrices)
         return filtered(jnp.conj(self.response)[..., None] * gain, residual), self.s2 * gain
 
-    def _precondition(self, r):
+    def _precondition(self, around, r):
         if self.outer is None:
             return small_matrices.apply(self._inverse, r)
-        around = self.near[0]
         if around is None:
             return filtered(self._inverse, r)
         return around(filtered(self._inverse, around.adjoint(r)))

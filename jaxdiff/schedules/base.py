@@ -260,8 +260,8 @@ class Schedule(ABC):
         Raises:
             ValueError: for a count or a spacing that the schedule has not.
         """
-        given: Any = count
-        times = self.times(given, spacing) if np.ndim(given) == 0 else np.asarray(given)
+        whole: Any = count
+        times = self.times(whole, spacing) if np.ndim(count) == 0 else np.asarray(count)
         steps = self._between(times)
         if not inner:
             return steps
