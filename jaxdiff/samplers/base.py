@@ -219,9 +219,10 @@ class Restorer(Sampler):
 
     def check_likelihood(self, sigma) -> None:
         """Raises ValueError for a deviation of 0, of which there is no likelihood."""
-        if concrete(sigma) and not isinstance(sigma, Noise) and not np.all(np.asarray(sigma) > 0):
+        value = sigma.sigma if isinstance(sigma, Gaussian) else sigma
+        if concrete(value) and not isinstance(value, Noise) and not np.all(np.asarray(value) > 0):
             raise ValueError(
-                f"sigma: {type(self).__name__} divides by it: expected a number > 0, got {sigma!r}"
+                f"sigma: {type(self).__name__} divides by it: expected a number > 0, got 0"
             )
 
     @property
@@ -294,7 +295,7 @@ def as_scale(name: str, largest: float = 1e6, optional: bool = False) -> Callabl
     return convert
 
 
-def as_count(name: str):
+def as_count(name: str) -> Callable[[Any], int]:
     """A converter: an integer ≥ 1."""
 
     def convert(value) -> int:
