@@ -29,7 +29,7 @@ SCHEDULE = jd.Schedule.from_config()
 X = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype("f")
 
 
-@pytest.mark.parametrize("network", ["unet", "song"])
+@pytest.mark.parametrize("network", ["unet", pytest.param("song", marks=pytest.mark.slow)])
 def test_a_mask_of_one_class_is_the_class(network, request):
     network = request.getfixturevalue(network)
     run = jax.jit(jd.Denoiser.__call__, compiler_options=in_a_hurry())

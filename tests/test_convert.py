@@ -8,7 +8,9 @@ from jaxdiff.checkpoints.formats import convert
 from tests.checkpoints.published import ADM_FIELDS, write
 
 
-@pytest.mark.parametrize("kind", ["adm", "ncsn++", "consistency"])
+@pytest.mark.parametrize(
+    "kind", ["adm", *(pytest.param(k, marks=pytest.mark.slow) for k in ("ncsn++", "consistency"))]
+)
 def test_converted_it_is_the_same_function(kind, tmp_path):
     (tmp_path / "in").mkdir()
     source, _ = write(kind, tmp_path / "in")

@@ -22,6 +22,7 @@ from tests.test_samplers import COVARIANCE, KEY, SAMPLERS, Toy, make
 pytestmark = pytest.mark.usefixtures("hurried")
 SCHEDULE = jd.Schedule.from_config()
 RNG = np.random.default_rng(0)
+TOY, EYE = Toy(np.float32(1)), Mask(np.ones((8, 8)))
 
 
 def row(steps, i):
@@ -297,6 +298,23 @@ def test_other_units_are_noticed(y, sigma, message):
     x = np.random.default_rng(0).random((8, 8, 3)).astype("f")
     with pytest.raises((ValueError, UserWarning), match=message):
         jd.PiGDM(Toy(np.float32(1)), Mask(np.ones((8, 8))), y(x), sigma)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda y: (jd.PiGDM(TOY, EYE, y, -1.0), y), "sigma"),
+        (lambda y: (jd.PiGDM(TOY, EYE, y, 10.0), y), "sigma: 10 is larger"),
+        (lambda y: (jd.DPS(TOY, EYE, y, scale=-1.0), y), "scale"),
+        (lambda y: (jd.PiGDM(TOY, EYE, np.full((8, 8, 3), 200.0), y[0, 0, 0]), y), "divide by 255"),
+        (lambda y: (jd.PiGDM(TOY, EYE, np.full((8, 8, 3), np.nan), 0.1), y), "y: holds NaN"),
+        (lambda y: (jd.PiGDM(TOY, EYE, y[:4], 0.1), y), "y: expected"),
+    ],
+)
+def test_what_is_not_traced_is_checked(build, message):
+    """Inside a caller's jit, for which one argument is an unknown number."""
+    with pytest.raises(ValueError, match=message):
+        jax.jit(lambda y: build(y)[1])(jnp.full((8, 8, 3), 0.5))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

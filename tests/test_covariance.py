@@ -12,6 +12,7 @@ from flax import nnx
 import jaxdiff as jd
 from jaxdiff.commands.evaluate import evaluate_folder
 from jaxdiff.linalg.fields import Modulated, contrast
+from jaxdiff.priors.tiled import of_size
 from jaxdiff.samplers import Draws
 from jaxdiff.samplers.spectral import SpectralPosterior
 from jaxdiff.util.pytree import pytree
@@ -175,5 +176,7 @@ def test_a_table_knows_what_it_was_measured_on(tiny):
     with pytest.warns(UserWarning, match="not stable"):
         found = jd.SpectralCovariance.estimate(denoiser, images, key=jax.random.key(0), levels=2)
     np.testing.assert_array_equal(found.weights, denoiser.digest)
+    for side in (64, 70, 500):  # as it is, padded, in windows
+        assert of_size(denoiser, (side, side)).digest is denoiser.digest
     with pytest.raises(ValueError, match="weights: expected"):
         dataclasses.replace(found, weights=np.zeros(3))

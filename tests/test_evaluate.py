@@ -13,7 +13,7 @@ from PIL import Image
 
 import jaxdiff as jd
 from jaxdiff import data, plot
-from jaxdiff.commands.evaluate import evaluate, read
+from jaxdiff.commands.evaluate import _dataset, evaluate, read
 from tests.conftest import shared
 
 GRID = {"samplers": ["dps"], "steps": [2, 3]}
@@ -129,6 +129,21 @@ def test_another_table(dataset, denoiser, tiny, tmp_path):
     assert evaluate(one, denoiser, **grid, covariance=table) == rows
     again = evaluate(one, denoiser, **grid, covariance=other, overwrite=True)
     assert again != rows and len(read(tmp_path / "out/results.csv")) == 1
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (16, 16, 1), (12, 20, 3)])
+def test_small_and_grey_priors(shape, tmp_path):
+    """Kernels are no larger than the images, and what macOS leaves beside them is neither."""
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("a.png", "b.png"):
+        data.write_image(tmp_path / name, np.full((*shape[:2], shape[2]), 0.5))
+        (tmp_path / "__MACOSX" / f"._{name}").write_bytes(b"no picture")
+    (tmp_path / "._kernels.mat").write_bytes(b"no kernels")
+    sets = [_dataset(tmp_path, shape, 0, "resize")]
+    sets += [_dataset(None, shape, 0, "resize")] if shape[0] == shape[1] else []
+    for found, bad in sets:
+        assert not bad and {image.shape for image in found.images.values()} == {shape}
+        assert max(side for kernel in found.kernels for side in kernel.shape) <= min(shape[:2])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

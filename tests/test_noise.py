@@ -235,6 +235,7 @@ def test_a_sampler_with_a_deviation_for_each_pixel_sees_the_whitened_measurement
         (lambda: Gaussian(np.full((4, 4), 0.1)), r"one for each pixel \[h, w, c\], got \[4, 4\]"),
         (lambda: Gaussian(np.zeros((4, 4, 1))), "sigma: is 0 at some pixels"),
         (lambda: dataclasses.replace(make("dps"), sigma=Gaussian(np.ones((8, 9, 1)))), "not fit"),
+        (lambda: dataclasses.replace(make("dps"), sigma=np.ones((8, 8, 1))), "jd.noise.Gaussian's"),
         (lambda: dataclasses.replace(make("pigdm"), sigma=Gaussian(np.ones((8, 9, 1)))), "not fit"),
     ],
 )  # fmt: skip

@@ -57,7 +57,7 @@ METHODS = ("ddpm", "ddim", "dps", "pigdm", "pigdm-paper", "spectral")
 QUICK = {
     *(("ncsn++", name) for name in ("dps", "spectral")),
     *(("edm", "pigdm-paper"), ("flow", "ddim")),
-    *(("latent", name) for name in ("pigdm", "pigdm-paper", "spectral")),
+    *(("latent", name) for name in ("pigdm-paper", "spectral")),
 }
 
 

@@ -50,6 +50,8 @@ def test_bad_calls(steps):
         jd.sample(sampler, steps)
     with pytest.raises(ValueError, match="noise"):
         jd.sample(sampler, steps, noise=np.zeros((3, 1, 8, 8, 3)))
+    with pytest.raises(ValueError, match="noise: of no sample"):
+        jd.sample(sampler, steps, noise=np.zeros((len(steps) + 1, 0, 8, 8, 3)))
     with pytest.raises(ValueError, match="n:"):
         jd.sample(sampler, steps, key=KEY, n=0)
     with pytest.raises(ValueError, match="batch_size"):

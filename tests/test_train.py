@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -190,7 +191,9 @@ def test_killed_while_a_checkpoint_is_written(photographs, finished, tmp_path):
     out = tmp_path / "killed"
     command = [sys.executable, "-c", KILLED, str(photographs), str(out), json.dumps(CONFIG)]
     command.append(json.dumps(platform.compiler_options()))
-    process = subprocess.run(command, capture_output=True, text=True)
+    # In ASCII: the model card, whose × it lacks, is written before the kill.
+    ascii = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = subprocess.run(command, env=os.environ | ascii, capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert [p.name for p in (out / "checkpoints").iterdir() if p.name.isdigit()] == ["5"]
     jd.load(out / "model")

@@ -1,9 +1,13 @@
 """The weight files of a diffusers checkpoint: `.safetensors` or `.bin`, whole or in shards."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import ml_dtypes
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxdiff.checkpoints.names import listed
@@ -23,7 +27,12 @@ _NAMES = (
     f"{STEM}.fp16.bin",
     f"{STEM}.bin.index.fp16.json",
 )
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES: dict[str, Any] = {  # of those that weights have
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+}
 
 
 def open_weights(source, find: Callable[[str], Path | None], prefix: str) -> Tensors:
@@ -74,22 +83,24 @@ def _open_shards(index: Path, find: Callable[[str], Path | None]) -> Tensors:
 
 
 def _open_safetensors(path: Path) -> Tensors:
-    def damaged(e):
-        return ValueError(f"{path}: not a whole safetensors file, download it again ({e})")
-
-    def read(name):  # opened again for each: what is mapped stays in memory until the file closes
-        try:
-            with safe_open(path, framework="numpy") as file:
-                return file.get_tensor(name)
-        except SafetensorError as e:
-            raise damaged(e) from e
-
-    def tensor(name, header):
-        kind = str(header.get_dtype())
-        return Tensor(tuple(header.get_shape()), partial(read, name), _DTYPES.get(kind, kind))
-
+    """Each tensor's bytes are mapped when it is read and unmapped when its array goes."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: tensor(name, file.get_slice(name)) for name in file.keys()}
+        with safe_open(path, framework="numpy"):  # checks the header, and the places in it
+            pass
     except SafetensorError as e:
-        raise damaged(e) from e
+        raise ValueError(f"{path}: not a whole safetensors file, download it again ({e})") from e
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+
+    def tensor(found: dict[str, Any]) -> Tensor:
+        kind, shape, start = found["dtype"], tuple(found["shape"]), found["data_offsets"][0]
+        dtype = _DTYPES.get(kind)
+        name = kind if dtype is None else np.dtype(dtype).name
+        return Tensor(shape, partial(_mapped, path, dtype, 8 + size + start, shape), name)
+
+    return {name: tensor(found) for name, found in header.items() if name != "__metadata__"}
+
+
+def _mapped(path: Path, dtype: Any, start: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.memmap(path, dtype, "r", start, shape) if 0 not in shape else np.zeros(shape, dtype)

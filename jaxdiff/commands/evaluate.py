@@ -14,6 +14,7 @@ from jaxdiff import data, metrics, plot
 from jaxdiff.checkpoints.fingerprint import fingerprint
 from jaxdiff.commands import images
 from jaxdiff.data import Dataset
+from jaxdiff.data.sources import find
 from jaxdiff.samplers.presets import COURSE, NAMES, preset
 from jaxdiff.util import hosts, interrupts
 from jaxdiff.util.files import read_csv, replace_file, write_csv, write_text
@@ -201,14 +202,10 @@ def _dataset(source: Path | None, shape, seed: int, fit: str) -> tuple[Dataset, 
         if shape[0] != shape[1] or shape[2] not in (1, 3):
             raise ValueError("the bundled faces are square, RGB or grey: name a folder of images")
         return data.course_dataset(None, shape[0], seed, fit, shape[2]), []
-    kernels = sorted(p for p in source.rglob("*") if p.suffix.lower() == ".mat" and p.is_file())
-    used = (
-        data.load_kernels(kernels[0])
-        if kernels
-        else data.course_dataset(size=min(shape[:2])).kernels
-    )
+    mats = find(source, ".mat")
+    generated = data.course_dataset(size=min(shape[:2])).kernels
     good, bad = images.read_all(source, shape, fit)
-    return Dataset(good, used, seed=seed), bad
+    return Dataset(good, data.load_kernels(mats[0]) if mats else generated, seed=seed), bad
 
 
 def _summarise(out: Path, every: list[Row]) -> None:

@@ -278,7 +278,7 @@ def _task(settings: Settings, items: list[Item]) -> tuple[Task, np.ndarray | Non
     task = Task(settings, denoiser, covariance, {}, noise)
     image = _first(task, items)
     camera = task.camera(_shape(denoiser) if image is None else image.shape)
-    sigma = noise or settings.sigma or 0.1
+    sigma = noise or (0.1 if settings.sigma is None else settings.sigma)
     name = name or default_sampler(denoiser, camera.operator, sigma, covariance)
     count = settings.steps or preset(name).steps
     denoiser.schedule.steps(count)  # which the schedule may not have

@@ -119,10 +119,6 @@ class Fourier(Linear):
         y = jnp.asarray(y)
         return y * jnp.asarray(self.mask, y.dtype)[..., None]
 
-    def _filtered(self, y, response) -> jax.Array:
-        """response(AᵀA)Aᵀ y of one coil."""
-        return self.spectral(response, self.adjoint(y))
-
     def spectral(self, function, x) -> jax.Array:
         """F⁻¹ diag(f) F x of one coil: AᵀA is half the mask and half its mirror image."""
         if self.coils is not None:
@@ -136,12 +132,14 @@ class Fourier(Linear):
         """A⁺y."""
         if self.coils is not None:
             return super().pinv(y)
-        return self._filtered(y, lambda m: jnp.where(m > 0, 1 / jnp.where(m > 0, m, 1), 0))
+        return self.spectral(
+            lambda m: jnp.where(m > 0, 1 / jnp.where(m > 0, m, 1), 0), self.adjoint(y)
+        )
 
     def solve_with_report(self, residual, r2, s2):
         if self.coils is not None:
             return self._solve_by_cg(residual, r2, s2)
-        return self._filtered(residual, lambda m: 1 / (r2 * m + s2)), {}
+        return self.spectral(lambda m: 1 / (r2 * m + s2), self.adjoint(residual)), {}
 
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = (r²AᵀA + s²I)⁻¹Aᵀ residual."""

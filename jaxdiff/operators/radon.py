@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.ndimage import map_coordinates
 
 from jaxdiff.operators.base import Linear
 from jaxdiff.util.arrays import Array
@@ -64,17 +63,28 @@ class Radon(Linear):
         side, angles = self._side, jnp.deg2rad(jnp.asarray(self.angles, x.dtype))
         before = [side // 2 - n // 2 for n in self.shape]
         margins = [(b, side - n - b) for b, n in zip(before, self.shape)]
-        planes = jnp.moveaxis(x, -1, -3).reshape(-1, *self.shape)
-        planes = jnp.pad(planes, [(0, 0), *margins])
+        pixels = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + margins + [(0, 0)])
+        pixels = jnp.moveaxis(pixels, (-3, -2), (0, 1)).reshape(side * side, -1)
         down, right = (g - side // 2 for g in np.mgrid[:side, :side].astype(x.dtype))
 
         def projection(angle):
             cos, sin = jnp.cos(angle), jnp.sin(angle)
-            places = [cos * down - sin * right, sin * down + cos * right]
-            places = [p + side // 2 for p in places]
-            turned = jax.vmap(lambda plane: map_coordinates(plane, places, 1))(planes)
-            return turned.sum(-2) / max(self.shape)
+            turned = _bilinear(pixels, cos * down - sin * right, sin * down + cos * right, side)
+            return turned.reshape(side, side, -1).sum(0) / max(self.shape)
 
-        sinogram = jax.lax.map(projection, angles)  # [A, planes, detectors]
-        sinogram = sinogram.reshape(len(angles), *x.shape[:-3], x.shape[-1], side)
-        return jnp.moveaxis(sinogram, (0, -1), (-3, -2))
+        sinogram = jax.lax.map(projection, angles)  # [A, detectors, what is not H and W]
+        sinogram = sinogram.reshape(len(angles), side, *x.shape[:-3], x.shape[-1])
+        return jnp.moveaxis(sinogram, (0, 1), (-3, -2))
+
+
+def _bilinear(pixels, down, right, side):
+    """Pixels [side², n] of a square between whole ones, from its middle [side²]; 0 outside."""
+    total = 0
+    top, left = jnp.floor(down), jnp.floor(right)
+    for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+        weight = (1 - jnp.abs(down - row)) * (1 - jnp.abs(right - column))
+        row, column = (v + side // 2 for v in (row, column))
+        inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
+        place = jnp.where(inside, row * side + column, 0).astype(jnp.int32)
+        total += jnp.where(inside, weight, 0).reshape(-1, 1) * pixels[place.ravel()]
+    return total

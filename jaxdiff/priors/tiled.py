@@ -30,6 +30,11 @@ class Around(Prior):
         return self.denoiser.schedule
 
     @property
+    def digest(self) -> Any:
+        """The denoiser's."""
+        return self.denoiser.digest
+
+    @property
     def decode(self) -> Any:
         """The denoiser's."""
         return self.denoiser.decode

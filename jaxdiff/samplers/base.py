@@ -24,7 +24,7 @@ from jaxdiff.observation import (
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
 from jaxdiff.schedules import Level, Steps
 from jaxdiff.util.arrays import Array, Number
-from jaxdiff.util.pytree import concrete, field, pytree, replace_leaf
+from jaxdiff.util.pytree import concrete, describe, field, pytree, replace_leaf
 
 
 class Draws(NamedTuple):
@@ -162,7 +162,8 @@ class Restorer(Sampler):
             _ = self.denoiser.decode.linear  # which a prior of latents has not
         if not isinstance(self.sigma, Noise) and np.shape(self.sigma) not in ((), (batch,)):
             raise ValueError(
-                f"sigma: expected a number, or one for each measurement, got {self.sigma!r}"
+                "sigma: expected a number, or one for each measurement, got "
+                f"{describe(self.sigma)}; one for each pixel is jd.noise.Gaussian's"
             )
         self._check_noise()
         # Asked of the measurement, which refuses another noise, where only Gaussian noise will do.
@@ -218,9 +219,10 @@ class Restorer(Sampler):
 
     def check_likelihood(self, sigma) -> None:
         """Raises ValueError for a deviation of 0, of which there is no likelihood."""
-        if concrete(sigma) and not isinstance(sigma, Noise) and not np.all(np.asarray(sigma) > 0):
+        value = sigma.sigma if isinstance(sigma, Gaussian) else sigma
+        if concrete(value) and not isinstance(value, Noise) and not np.all(np.asarray(value) > 0):
             raise ValueError(
-                f"sigma: {type(self).__name__} divides by it: expected a number > 0, got {sigma!r}"
+                f"sigma: {type(self).__name__} divides by it: expected a number > 0, got 0"
             )
 
     @property
@@ -293,7 +295,7 @@ def as_scale(name: str, largest: float = 1e6, optional: bool = False) -> Callabl
     return convert
 
 
-def as_count(name: str):
+def as_count(name: str) -> Callable[[Any], int]:
     """A converter: an integer ≥ 1."""
 
     def convert(value) -> int:

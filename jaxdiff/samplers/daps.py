@@ -34,7 +34,7 @@ class DAPS(PosteriorSampler):
     Raises:
         ValueError: for a y that does not fit the operator, unknown moves, numbers out of range.
 
-    Source: Zhang et al. 2024 (arXiv 2407.01521), algorithm 1 and equation 7. The official code takes
+    Source: Zhang et al. 2024 (arXiv 2407.01521), algorithm 1. The official code takes
     exp(−‖y − Ax‖²/τ²) in [-1, 1], τ = 0.01, for every noise: 0.0035 here, and draws that fit y
     more closely than its noise lets them; its η is 1e-5 to 1e-4 by task, its HMC is not adjusted.
 

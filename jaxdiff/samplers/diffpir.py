@@ -29,7 +29,7 @@ class DiffPIR(PosteriorSampler):
         ValueError: for a y that does not fit the operator, a sigma, λ or ζ out of range, an
             operator that is not linear; TypeError: for no `jd.operators.Linear`.
 
-    Source: Zhu et al. 2023 (arXiv 2305.08995), algorithm 1, equations 13 and 15. The official code
+    Source: Zhu et al. 2023 (arXiv 2305.08995), algorithm 1. The official code
     takes σ_t/α_t of states in [-1, 1] for a deviation of images in [0, 1], so that its λ counts a
     fourth of this one, begins from y, and leaves the last proximal step out.
 

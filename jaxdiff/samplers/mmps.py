@@ -27,8 +27,8 @@ class MMPS(PosteriorSampler):
         ValueError: for a y that does not fit the operator, a negative sigma, no iterations, an
             operator that is not linear; TypeError: for no `jd.operators.Linear`.
 
-    Source: Rozet et al. 2024 (arXiv 2405.13712), equation 10 and algorithm 3. The official code
-    takes GMRES in place of conjugate gradients, since a network's Jacobian is not quite symmetric.
+    Source: Rozet et al. 2024 (arXiv 2405.13712), moment matching. Their library azula takes GMRES by
+    default, since a network's Jacobian is not quite symmetric.
 
     Example:
         >>> import jax, numpy as np, jaxdiff as jd

@@ -26,7 +26,7 @@ class REDDiff(PosteriorSampler):
     Raises:
         ValueError: for a y that does not fit the operator, numbers out of range.
 
-    Source: Mardani et al. 2023 (arXiv 2305.04391), algorithm 1 and equation 11. Theirs begins at A⁺y, with
+    Source: Mardani et al. 2023 (arXiv 2305.04391), algorithm 1. Theirs begins at A⁺y, with
     a cut-off by operator; here μ₀ = Aᵀ(AAᵀ + σ²I)⁻¹y, which is A⁺y without noise, and grey where A is not
     linear. The official code has no σ_v, by which the paper divides.
 

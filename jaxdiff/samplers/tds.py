@@ -15,10 +15,9 @@ class TDS(PosteriorSampler):
     """Posterior samples given y = Ax + σ·noise that are exact as particles grow.
 
     Of `particles` x_t those are drawn again that the twist log p̃(y | x_t) = −½rᵀ(r_t²AAᵀ + σ²I)⁻¹r likes,
-    r = y − A x̂₀, r_t² = σ_t²/(α_t² + σ_t²). Each is moved as DDPM moves to x̂₀ + (σ_t²/α_t)∇log p̃, and
-    weighs p(x_s | x_t)·p̃(y | x_s)/[q(x_s | x_t, y)·p̃(y | x_t)]. At the last level r_t² = 0: p̃ is the
-    likelihood. One particle is the sample. `particles` evaluations a step, each with a gradient;
-    100 steps are usual.
+    r = y − A x̂₀, r_t² = σ_t²/(α_t² + σ_t²), and 0 at the last level. Each is moved as DDPM moves to
+    x̂₀ + (σ_t²/α_t)∇log p̃, and weighs p(x_s | x_t)·p̃(y | x_s)/[q(x_s | x_t, y)·p̃(y | x_t)]. The first
+    is the sample. `particles` evaluations a step, each with a gradient; 100 steps are usual.
 
     Args:
         denoiser, y, sigma: as of `PosteriorSampler`, the noise Gaussian and σ > 0.
@@ -26,11 +25,10 @@ class TDS(PosteriorSampler):
         particles: P ≥ 1, the leading axis of a sample's noise.
 
     Raises:
-        ValueError: for a y that does not fit, a sigma not above 0, no particles.
-        TypeError: for no `jd.operators.Linear`.
+        ValueError, TypeError: for a y, a sigma, particles or an operator other than these.
 
-    Source: Wu et al. 2023 (arXiv 2306.17775), algorithm 1, with ΠGDM's likelihood for its twist.
-    Resampling is systematic, in every step. What it is exact for is DDPM's chain of these steps.
+    Source: Wu et al. 2023 (arXiv 2306.17775), algorithm 1, with ΠGDM's likelihood for its twist and
+    systematic resampling in every step. What it is exact for is DDPM's chain of these steps.
 
     Example:
         >>> import jax, numpy as np, jaxdiff as jd
@@ -45,16 +43,15 @@ class TDS(PosteriorSampler):
     requires_linear = True
     evaluations = property(lambda self: self.particles)
 
+    @property
+    def shape(self):
+        return self.particles, *self.denoiser.decode.input_shape(self._image_shape)
+
     def __post_init__(self):
         super().__post_init__()
         self.check_likelihood(self.sigma)
 
-    @property
-    def shape(self):
-        """[P, H, W, C]."""
-        return self.particles, *(super().shape or ())
-
-    def begin(self, x):  # and what the weights lack
+    def begin(self, x):
         return x, jnp.zeros(self.particles, x.dtype)
 
     def result(self, state):
@@ -79,6 +76,5 @@ class TDS(PosteriorSampler):
         moved = c.x0_coef * x0_hat + c.xt_coef * x + shift + c.noise_coef * draws.z
         shift = (shift / jnp.where(last, 1, c.noise_coef)).reshape(len(x), -1)
         lacking = -jnp.sum(shift * (draws.z.reshape(shift.shape) + shift / 2), -1) - log_twist
-        residual = self.observation.residual(x0_hat[0])
-        info = {"t": c.t, "x0_hat": x0_hat[0], "residual": jnp.linalg.norm(residual)}
-        return (moved, lacking), info
+        residual = jnp.linalg.norm(self.observation.residual(x0_hat[0]))
+        return (moved, lacking), {"t": c.t, "x0_hat": x0_hat[0], "residual": residual}

@@ -25,8 +25,8 @@ class TMPD(PosteriorSampler):
         ValueError: for a y that does not fit the operator, a negative sigma, an operator that is
             not linear; TypeError: for no `jd.operators.Linear`.
 
-    Source: Boys et al. 2023 (arXiv 2310.06721), equation 9, and the sums of rows in place of the
-    diagonal of AΣAᵀ as in its section 4. The paper takes 1,000 steps.
+    Source: Boys et al. 2023 (arXiv 2310.06721), with the sums of rows in place of the diagonal of
+    AΣAᵀ, as it does for images.
 
     Example:
         >>> import jax, numpy as np, jaxdiff as jd

@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 
 import jaxdiff as jd
-from jaxdiff.checkpoints.diffusers import convert
 from jaxdiff.checkpoints.fingerprint import fingerprint, of_weights
+from jaxdiff.checkpoints.formats import convert
 from jaxdiff.nn.unet import abstract_unet
 
 

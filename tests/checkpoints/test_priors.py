@@ -132,7 +132,7 @@ def test_the_weights_alone_with_their_config(published, tmp_path):
     assert all(np.array_equal(a, b) for a, b in leaves)
 
 
-@pytest.mark.parametrize("scaling", [0.18215, None])
+@pytest.mark.parametrize("scaling", [None, pytest.param(0.18215, marks=pytest.mark.slow)])
 def test_latents_are_decoded_as_the_pipeline_does(scaling, published, tmp_path, x64):
     """Without the field, as CompVis's own config has it, they are as they come."""
     folder = shutil.copytree(published["latent"][0], tmp_path / "latent")
