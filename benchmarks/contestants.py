@@ -146,7 +146,7 @@ def _of_torch(workload: Workload, folder: str, kind: str) -> Callable[[], Any]:
     import torch
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    from tests.parity import course
+    from convert import course
 
     dtype = getattr(torch, workload.dtype)
     with torch.device("cpu"):  # where diffusers keeps its numbers: no kernels for them
@@ -239,7 +239,7 @@ def _of_azula(workload: Workload, folder: str) -> Callable[[], Any]:
     from azula.guidance.pgdm import PGDMSampler  # pyright: ignore[reportMissingImports]
 
     from benchmarks import with_azula
-    from tests.parity import course
+    from convert import course
 
     device = torch.get_default_device()
     denoiser = with_azula.denoiser(folder)

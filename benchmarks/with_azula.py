@@ -43,7 +43,7 @@ def mmps(network, kernel, y: np.ndarray, sigma, steps: int, iterations: int, cou
     from azula.linalg.covariance import IsotropicCovariance  # pyright: ignore[reportMissingImports]
     from azula.sample import DDPMSampler  # pyright: ignore[reportMissingImports]
 
-    from tests.parity import course
+    from convert import course
 
     torch.manual_seed(seed)
     blur = course.TorchBlur(kernel, y.shape[1:3], torch.float32)

@@ -10,19 +10,9 @@
 # # 3. torch and JAX: the same function
 #
 # The course's torch loop, on diffusers' own `UNet2DModel` and `DDPMScheduler`, and jaxdiff, fed with the same
-# noise. Needs the extra `convert` too (torch, diffusers) and a clone of the repository, whose
-# `tests/parity/course.py` is the torch loop.
-
-# %% [markdown]
-# ## Set-up
-#
-# On your own machine: `pip install -e ".[notebooks]"` in a clone of the repository, and nothing else. On
-# Colab: clone the repository in a cell (`!git clone …`), then `%pip install ./jaxdiff` and choose a GPU
-# under *Runtime*: JAX is installed there for it. JAX uses the first accelerator it sees;
-# `jax.default_device(jax.devices("cpu")[0])` would choose another. Nothing below depends on which.
+# noise. Needs the extra `convert` too (torch, diffusers). The torch loop is `convert/course.py` of the repository.
 
 # %%
-# %matplotlib inline
 import os
 
 import jax
@@ -30,22 +20,33 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdiff as jd
-from jaxdiff import data, plot
+from jaxdiff import data, metrics, plot
 
 REDUCED = bool(os.environ.get("JAXDIFF_REDUCED"))  # set by the tests: fewer steps and images
 print("jax", jax.__version__, "sees", jax.devices()[0].platform, jax.devices())
 
 # %%
+import subprocess
 import sys
+import tempfile
 import time
+from importlib.metadata import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path.cwd().parent))  # the repository, from notebooks/
+if find_spec("convert") is None:  # the repository's side of torch, which the package leaves out
+    urls = dict(url.split(", ") for url in metadata("jaxdiff").get_all("Project-URL"))
+    clone = tempfile.mkdtemp()
+    command = ["git", "clone", "--quiet", "--depth", "1", urls["Homepage"], clone]
+    subprocess.run(command, check=True)
+    needed = [sys.executable, "-m", "pip", "install", "--quiet", f"{clone}[convert]"]
+    subprocess.run(needed, check=True)
+    sys.path.insert(0, clone)
 import diffusers
 import torch
 
+from convert.course import TorchRun, load_prior
 from convert.lift import lifted_time_embedding
-from tests.parity.course import TorchRun, load_prior
 
 MODEL = "faces64"  # or a folder of "google/ddpm-ema-celebahq-256", downloaded
 folder = Path(jd.__file__).parent / "priors" / "faces64" if MODEL == "faces64" else Path(MODEL)
@@ -67,6 +68,21 @@ def jax_sampler(unet, y):
 def state(x, info):
     return x
 
+
+# %% [markdown]
+# One evaluation of the network first, of the photograph with the noise of $t=300$:
+
+# %% tags=["stable"]
+x_t = schedule.add_noise(2 * photo - 1, np.random.default_rng(1).standard_normal(photo.shape), 300)
+x_t = np.asarray(x_t, "f")
+with torch.no_grad():
+    eps = torch_unet(torch.tensor(x_t.transpose(2, 0, 1)[None]), 300).sample
+a = schedule.alphas_cumprod[300]
+in_torch = (x_t - np.sqrt(1 - a) * eps[0].numpy().transpose(1, 2, 0)) / np.sqrt(a)
+in_jax = jd.Denoiser(unet, schedule)(x_t, 300)
+assert np.abs(np.clip(in_torch, -1, 1) - in_jax).max() < 1e-4
+for name, x0_hat in {"torch": in_torch, "JAX": in_jax}.items():
+    print(f"{name}: x̂₀ has {metrics.psnr(np.clip(x0_hat, -1, 1) / 2 + 0.5, photo):.2f} dB")
 
 # %% [markdown]
 # ## float64: the same function

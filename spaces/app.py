@@ -1,6 +1,6 @@
 """The page as a Hugging Face Space, which itself says where to listen."""
 
-from jaxdiff.app import LARGEST, WAITING, build
+from jaxdiff.commands.app import LARGEST, WAITING, build
 
 page = build()
 

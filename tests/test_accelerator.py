@@ -21,13 +21,13 @@ from flax import nnx
 
 import jaxdiff as jd
 from benchmarks.__main__ import CELEBAHQ
+from convert.course import TorchRun
 from jaxdiff import data, metrics
 from jaxdiff.nn.unet import abstract_unet
 from jaxdiff.samplers.presets import preset
 from jaxdiff.train import loop as train
 from jaxdiff.util.platform import jit
 from tests.parity.configs import CONFIGS
-from tests.parity.course import TorchRun
 from tests.parity.reference import inputs, torch_forward_and_gradient, torch_unet
 
 DRY = "ACCELERATOR_DRY" in os.environ

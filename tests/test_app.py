@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff import app, data
+from jaxdiff import data
+from jaxdiff.commands import app
 
 
 def test_draws_come_one_by_one_and_the_code_does_the_same(tiny, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def app(
     The page is at http://127.0.0.1:PORT until Ctrl-C; no picture is kept.
     """
     need("app", "gradio")
-    from jaxdiff.app import serve
+    from jaxdiff.commands.app import serve
 
     cache_compiled_programs()
     say(f"http://127.0.0.1:{port} (Ctrl-C ends it)")

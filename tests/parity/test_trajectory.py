@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
+from convert.course import TorchRun, load_prior
 from convert.lift import lifted_time_embedding
 from jaxdiff import data, metrics
 from jaxdiff.checkpoints.sources import finder
@@ -13,7 +14,6 @@ from jaxdiff.samplers import Draws
 from jaxdiff.util import platform
 from jaxdiff.util.platform import jit
 from tests.conftest import in_a_hurry
-from tests.parity.course import TorchRun, load_prior
 
 STEPS = 100
 SIGMA = 10 / 255
