@@ -139,7 +139,7 @@ def test_hub_id(model, expected, tmp_path):
     write("old-bin", model, tmp_path)
     asked = []
 
-    def download(repo, name):
+    def download(repo, name, revision=None, token=None):
         asked.append((repo, name))
         if not (tmp_path / name).is_file():
             raise EntryNotFoundError(name)
