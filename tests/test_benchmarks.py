@@ -34,6 +34,7 @@ from jaxdiff.util.platform import Choices, known
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_row(tiny):
     """Two contestants in turns, each in its process; jaxdiff started cold and again."""
     workload = Workload("tiny", 64, "ddpm", 1, 2)

@@ -98,6 +98,7 @@ def test_a_host_that_fails_tells_the_others(photographs, tiny, tmp_path, uncache
     assert "another seed" in outputs[0] and "stopped with host 0" in outputs[1], outputs
 
 
+@pytest.mark.slow
 def test_an_evaluation_on_two_hosts(photographs, tiny, tmp_path, uncached):
     (photographs / "damaged.png").unlink(missing_ok=True)
     arguments = ["evaluate", photographs, "--model", tiny, "--samplers", "dps", "--steps", "2"]

@@ -28,6 +28,7 @@ def test_real_prior_is_invariant_too(faces64, photograph, kernel):
     np.testing.assert_allclose(four, spread, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_guided_step_costs_at_most_two_and_a_half_plain_ones(faces64, photograph, kernel):
     """Both inside their compiled scans, interleaved, the best of 7 to 35 turns each.
 

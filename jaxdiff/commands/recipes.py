@@ -43,6 +43,8 @@ def mask(size, kept_or_file: Path):
     rest = str(kept_or_file)
     if re.fullmatch(r"[\d.]+(,\d+)?", rest) and not kept_or_file.is_file():
         kept, _, seed = rest.partition(",")
+        if kept.count(".") > 1:
+            raise ValueError(f"expected the share of known pixels, as 0.3, got {kept}")
         return ops.Mask(_random_mask(float(kept), int(seed or 0), size))
     return ops.Mask(_read_mask(rest, size))
 
@@ -181,10 +183,10 @@ def made(kind: str, table: Mapping[str, Callable], recipe: str, *size: Sequence[
         4.0
     """
     name, _, rest = recipe.partition(":")
-    expected = ValueError(f"expected {usage(table)}")
     try:
         if name not in table:
-            raise expected
+            raise ValueError(f"expected one of {', '.join(table)}: jaxdiff restore --help has more")
+        expected = ValueError(f"expected {_usage(name, table[name])}")
         parameters = _parameters(table[name])
         whole = [p.annotation for p in parameters] == [Path]  # whose value may hold commas
         values = [rest] if whole else rest.split(",") if rest else []

@@ -60,7 +60,9 @@ def test_same_function_in_float64(method, torch_prior, kernel, x64):
     assert np.abs(np.asarray(images)[0] - final).max() <= 1e-8
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(
+    params=[pytest.param(m, marks=pytest.mark.slow if m == "dps-adaptive" else ()) for m in METHODS]
+)
 def float32_run(request, torch_prior, photograph, kernel):
     """diffusers as it is, nothing lifted."""
     return TorchRun(request.param, *torch_prior, photograph, kernel, SIGMA, STEPS, "float32")
