@@ -4,6 +4,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 import jaxdiff as jd
 from jaxdiff import data, metrics
