@@ -51,7 +51,7 @@ def test_windows_cover_what_they_must_at_every_offset():
     tiled = Tiled(Pixelwise(0.7), (37, 64), 16, 5)
     for axis, size in enumerate((37, 64)):
         place = jax.jit(lambda t, axis=axis: tiled._axis(axis, Level(t, 1.0, 1.0)))
-        for t in range(0, 1000, 37):
+        for t in (*range(0, 1000, 37), -1.55, -0.3, 0.7, -1553.6):  # EDM's and consistency's too
             starts, weights, total = place(t)
             assert starts.min() == 0 and starts.max() == size - 16
             assert np.max(np.diff(np.sort(starts))) <= 16 - 5

@@ -117,8 +117,8 @@ class Tiled(Around):
         stride = max(window - self.overlap, 1)
         # At every offset: the last window reaches the end.
         count = 1 if window == size else 1 - (window - size - stride + 1) // stride
-        # Irrational steps: the offsets of successive times are far apart on both axes.
-        offset = jnp.floor(stride * jnp.modf(jnp.asarray(at.t) * (0.61803, 0.41421)[axis])[0])
+        # Irrational steps: the offsets of successive times, which may be negative, are far apart.
+        offset = jnp.floor(stride * (jnp.asarray(at.t) * (0.61803, 0.41421)[axis] % 1))
         starts = stride * jnp.arange(count) - offset.astype(jnp.int32)
         starts = jnp.clip(starts, 0, size - window)
         edge = jnp.minimum(jnp.arange(window), jnp.arange(window)[::-1]) + 0.5
