@@ -108,7 +108,7 @@ def test_pnpdm_moves_where_it_has_no_exact_draw(x64):
         problem.prior, lambda x: problem.blur(x), problem.y, problem.sigma, inner=8,
         gamma=moves[0], count=moves[1],
     )  # fmt: skip
-    assert not sampler.linear
+    assert not sampler.conjugate
     mean, variance, _ = pnpdm_law(problem, steps, moves)
     check_law(kept(sampler, steps), mean, variance)
 

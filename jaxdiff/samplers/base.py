@@ -139,8 +139,9 @@ class Restorer(Sampler):
     """A posterior sampler: of x given y = A(x) + noise.
 
     A subclass is a pytree with the fields `denoiser`, `operator`, `y` and, unless it needs none,
-    `sigma`, each with its converter (see `PiGDM`); it sets `requires_linear` where it takes linear operators
-    and Gaussian noise only, and `requires_spectral` where they must have `Linear.spectral` besides.
+    `sigma`, each with its converter (see `PiGDM`); it sets `requires_gaussian` where it takes Gaussian
+    noise only, `requires_linear` where linear operators too, and `requires_spectral` where these must
+    have `Linear.spectral` besides.
 
     Raises:
         ValueError: for a y that does not fit the operator or holds no finite floats, a negative
@@ -151,6 +152,7 @@ class Restorer(Sampler):
     operator: Any
     y: Any
     sigma: Any = None
+    requires_gaussian: Any = False
     requires_linear = False
     requires_spectral = False
 
@@ -167,7 +169,8 @@ class Restorer(Sampler):
             )
         self._check_noise()
         # Asked of the measurement, which refuses another noise, where only Gaussian noise will do.
-        gaussian = self.requires_linear or isinstance(self.noise, Gaussian)
+        required = self.requires_linear or self.requires_gaussian
+        gaussian = required or isinstance(self.noise, Gaussian)
         one = Observation(first(self.operator), self.y, self.noise)
         sigma = one.whitened().sigma if gaussian else 0
         if self.requires_spectral:
@@ -213,8 +216,8 @@ class Restorer(Sampler):
         return self.sigma if plain else Gaussian(self.sigma)
 
     @property
-    def linear(self) -> bool:
-        """Whether the operator is linear and the noise Gaussian."""
+    def conjugate(self) -> bool:
+        """Whether p(y | x) is conjugate to a Gaussian: the operator linear, and the noise Gaussian."""
         return isinstance(first(self.operator), Linear) and isinstance(self.noise, Gaussian)
 
     def check_likelihood(self, sigma) -> None:

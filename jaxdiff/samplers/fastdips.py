@@ -44,16 +44,15 @@ class FastDIPS(PosteriorSampler):
     rho: Number = field(default=200.0, converter=as_scale("rho"))
     epsilon: Number | None = field(default=None, converter=as_scale("epsilon", optional=True))
 
-    def __post_init__(self):
-        super().__post_init__()
-        self._deviation()
-
-    def _deviation(self):
-        return self.measured.sigma if self.epsilon is None else self.epsilon
+    @property
+    def requires_gaussian(self):
+        """Where the noise says how far from y an image may be."""
+        return self.epsilon is None
 
     def step(self, x, c: Steps, draws: Draws):
         x0_hat, seen = self.denoiser.predict(x, c.now).x0_hat, self.observation
-        rho, radius = (jnp.asarray(v, x.dtype) for v in (self.rho, self._deviation()))
+        deviation = seen.sigma if self.epsilon is None else self.epsilon
+        rho, radius = (jnp.asarray(v, x.dtype) for v in (self.rho, deviation))
         radius, precision = radius * seen.y.size**0.5, (c.now.alpha / c.now.sigma) ** 2
 
         def in_ball(w):

@@ -51,7 +51,7 @@ class PnPDM(PosteriorSampler):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.linear:
+        if not self.conjugate:
             self.check_likelihood(self.sigma)
 
     def steps(self, count):
@@ -67,7 +67,7 @@ class PnPDM(PosteriorSampler):
         def score(z):
             return jax.grad(seen.log_prob)(z) + (x - z) / rho**2
 
-        if self.linear:
+        if self.conjugate:
             z, report = seen.draw(first, x, rho**2)
         else:
             z = langevin(score, x, jnp.asarray(self.gamma, x.dtype), self.count, first)

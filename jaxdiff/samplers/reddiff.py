@@ -45,7 +45,7 @@ class REDDiff(PosteriorSampler):
 
     def begin(self, x):
         mu = jnp.zeros_like(x)
-        if self.linear:
+        if self.conjugate:
             mu = self.observation.prox(mu, jnp.ones((), x.dtype))[0]
         return mu, no_moments(mu)
 

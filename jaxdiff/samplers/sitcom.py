@@ -41,10 +41,7 @@ class SITCOM(PosteriorSampler):
 
     K: int = field(default=30, static=True, converter=as_count("K"))
     gamma: Number = field(default=0.02, converter=as_scale("gamma"))
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.measured.sigma  # noqa: B018  raises TypeError for another noise
+    requires_gaussian = True
 
     @property
     def evaluations(self):
