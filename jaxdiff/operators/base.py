@@ -15,7 +15,8 @@ from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, is_pytree, pytree, static
 
 Shape = tuple[int, ...]
-METHODS = "DPS takes any differentiable operator, as DAPS, PnPDM, REDDiff, SITCOM and FastDIPS do"  # what an operator that is not linear is told
+# What an operator that is not linear is told.
+METHODS = "DPS takes any differentiable operator, as DAPS, PnPDM, REDDiff, SITCOM and FastDIPS do"
 
 
 class Operator(ABC):
@@ -106,7 +107,7 @@ class Linear(Operator):
 
     def solve(self, residual, r2, s2) -> jax.Array:
         """Aᵀ(r²AAᵀ + s²I)⁻¹ residual, s² > 0, of one measurement."""
-        return self._solve_by_cg(residual, r2, s2)[0]
+        return self.solve_with_report(residual, r2, s2)[0]
 
     def solve_with_report(self, residual, r2, s2) -> tuple[jax.Array, dict[str, jax.Array]]:
         """`solve`, and what `conjugate_gradients` says of it: nothing where it is a closed form."""
@@ -137,11 +138,6 @@ class Linear(Operator):
             "Blur, Mask, Crop, Downsample, Grey and Demosaic have: DiffPIR takes any linear operator"
         )
 
-    def _spectral_of_isometry(self, function, x):
-        """f(1)·AᵀAx + f(0)·(x − AᵀAx), where AAᵀ = I."""
-        seen, one = self.adjoint(self(x)), jnp.ones((), x.dtype)
-        return function(one) * seen + function(0 * one) * (x - seen)
-
     def factors(self, dtype) -> "tuple[Linear | None, Any]":
         """(P, K) with A = P F⁻¹ diag(K) F: what follows a circular filter, and its response.
 
@@ -158,6 +154,25 @@ class Linear(Operator):
         identity. None where nothing such is known, or where it would not be positive.
         """
         return (self, jnp.ones((), dtype)) if self.isometric else None
+
+
+class Isometry(Linear):
+    """A linear map with AAᵀ = I on all that it can measure, so that all else is a closed form."""
+
+    isometric = True
+
+    def pinv(self, y) -> jax.Array:
+        """A⁺y = Aᵀy."""
+        return self.adjoint(y)
+
+    def spectral(self, function, x) -> jax.Array:
+        """f(1)·AᵀAx + f(0)·(x − AᵀAx)."""
+        seen, one = self.adjoint(self(x)), jnp.ones((), x.dtype)
+        return function(one) * seen + function(0 * one) * (x - seen)
+
+    def solve(self, residual, r2, s2) -> jax.Array:
+        """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = Aᵀ residual/(r² + s²)."""
+        return self.adjoint(residual) / (r2 + s2)
 
 
 @pytree
@@ -231,9 +246,6 @@ class LinearCompose(Linear):
         if isinstance(self.inner, Scale):
             return self.outer.name
         return f"{self.outer.name} @ {self.inner.name}"
-
-    def solve(self, residual, r2, s2):
-        return self.solve_with_report(residual, r2, s2)[0]
 
     def factors(self, dtype):
         first, response = self.inner.factors(dtype)

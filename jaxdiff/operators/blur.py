@@ -154,13 +154,10 @@ class Blur(Linear):
         return self._apply(x, lambda k: function(jnp.abs(k) ** 2))
 
     def solve_with_report(self, residual, r2, s2):
+        """F⁻¹ diag(K*/(r²|K|² + s²)) F residual where it is a filter; s² > 0."""
         if not self.circular:
             return self._solve_by_cg(residual, r2, s2)
         return self._apply(residual, lambda k: jnp.conj(k) / (r2 * jnp.abs(k) ** 2 + s2)), {}
-
-    def solve(self, residual, r2, s2) -> jax.Array:
-        """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = F⁻¹ diag(K*/(r²|K|² + s²)) F residual; s² > 0."""
-        return self.solve_with_report(residual, r2, s2)[0]
 
 
 def transfer(kernels, dtype) -> jax.Array:

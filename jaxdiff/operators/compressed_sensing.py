@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.fft import dctn, idctn
 
-from jaxdiff.operators.base import Linear
+from jaxdiff.operators.base import Isometry
 from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import pytree, static
 
 
 @pytree
-class CompressedSensing(Linear):
+class CompressedSensing(Isometry):
     """A = R·DCT·diag(signs): random coefficients of the image with random signs, without a matrix.
 
     Each channel [H, W] gives the same ⌊HW/factor⌋ of them, [..., H, W, C] → [..., HW/factor, 1, C].
@@ -41,7 +41,6 @@ class CompressedSensing(Linear):
     seed: InitVar[int] = 0
     signs: Array | None = None
     rows: Array | None = None
-    isometric = True
 
     def __post_init__(self, seed):
         size = self.shape[0] * self.shape[1]
@@ -76,15 +75,3 @@ class CompressedSensing(Linear):
         mixed = flat.at[..., self.rows, :].set(y[..., 0, :]).reshape(shape)
         x = idctn(mixed, axes=(-3, -2), norm="ortho").astype(y.dtype)
         return x * jnp.asarray(self.signs, y.dtype)[..., None]
-
-    def pinv(self, y) -> jax.Array:
-        """A⁺y = Aᵀy."""
-        return self.adjoint(y)
-
-    def spectral(self, function, x) -> jax.Array:
-        """f(1)·AᵀAx + f(0)·(x − AᵀAx)."""
-        return self._spectral_of_isometry(function, x)
-
-    def solve(self, residual, r2, s2) -> jax.Array:
-        """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = Aᵀ residual/(r² + s²)."""
-        return self.adjoint(residual) / (r2 + s2)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.operators.base import Linear
+from jaxdiff.operators.base import Isometry
 from jaxdiff.util.pytree import pytree, static
 
 
@@ -22,7 +22,7 @@ def _as_margin(value) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 @pytree
-class Crop(Linear):
+class Crop(Isometry):
     """The image without a margin; Aᵀ surrounds with zeros, and AAᵀ = I.
 
     `Crop(m) @ Blur(kernel, shape)` is the blur of a real camera, which is not circular: pixels
@@ -40,7 +40,6 @@ class Crop(Linear):
     """
 
     margin: Any = static(converter=_as_margin)
-    isometric = True
 
     def input_shape(self, shape):
         rows, columns = self.margin
@@ -60,15 +59,3 @@ class Crop(Linear):
         """Aᵀy."""
         y = jnp.asarray(y)
         return jnp.pad(y, [(0, 0)] * (y.ndim - 3) + [*self.margin, (0, 0)])
-
-    def pinv(self, y) -> jax.Array:
-        """A⁺y = Aᵀy."""
-        return self.adjoint(y)
-
-    def spectral(self, function, x) -> jax.Array:
-        """f(1)·x inside and f(0)·x in the margin."""
-        return function(self.adjoint(self(jnp.ones_like(x)))) * x
-
-    def solve(self, residual, r2, s2) -> jax.Array:
-        """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = Aᵀ residual/(r² + s²)."""
-        return self.adjoint(residual) / (r2 + s2)

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.operators.base import Linear
+from jaxdiff.operators.base import Isometry
 from jaxdiff.util.pytree import pytree, static
 
 
 @pytree
-class Demosaic(Linear):
+class Demosaic(Isometry):
     """Of each pixel the one colour that its filter lets through, [..., H, W, 3] → [..., H, W, 1].
 
     AAᵀ = I.
@@ -28,7 +28,6 @@ class Demosaic(Linear):
     """
 
     pattern: str = static(default="RGGB")
-    isometric = True
 
     def __post_init__(self):
         if self.pattern not in ("RGGB", "BGGR", "GRBG", "GBRG"):
@@ -55,15 +54,3 @@ class Demosaic(Linear):
         """Aᵀy."""
         y = jnp.asarray(y)
         return y * self._filters(y.shape, y.dtype)
-
-    def pinv(self, y) -> jax.Array:
-        """A⁺y = Aᵀy."""
-        return self.adjoint(y)
-
-    def spectral(self, function, x) -> jax.Array:
-        """f(1)·AᵀAx + f(0)·(x − AᵀAx)."""
-        return self._spectral_of_isometry(function, x)
-
-    def solve(self, residual, r2, s2) -> jax.Array:
-        """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = Aᵀ residual/(r² + s²)."""
-        return self.adjoint(residual) / (r2 + s2)

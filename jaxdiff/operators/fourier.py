@@ -137,10 +137,7 @@ class Fourier(Linear):
         )
 
     def solve_with_report(self, residual, r2, s2):
+        """(r²AᵀA + s²I)⁻¹Aᵀ residual, of one coil in closed form."""
         if self.coils is not None:
             return self._solve_by_cg(residual, r2, s2)
         return self.spectral(lambda m: 1 / (r2 * m + s2), self.adjoint(residual)), {}
-
-    def solve(self, residual, r2, s2) -> jax.Array:
-        """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = (r²AᵀA + s²I)⁻¹Aᵀ residual."""
-        return self.solve_with_report(residual, r2, s2)[0]

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.operators.base import Linear
+from jaxdiff.operators.base import Isometry
 from jaxdiff.util.arrays import Array
 from jaxdiff.util.pytree import pytree
 
 
 @pytree
-class Mask(Linear):
+class Mask(Isometry):
     """Inpainting: A = diag(mask), the image with its missing pixels set to 0.
 
     A measurement has the image's shape; what it holds at missing pixels is ignored.
@@ -30,7 +30,6 @@ class Mask(Linear):
 
     mask: Array
     pixelwise = True
-    isometric = True
 
     def __post_init__(self):
         mask = np.asarray(self.mask)
@@ -66,15 +65,3 @@ class Mask(Linear):
     def project(self, y) -> jax.Array:
         """AA⁺y = Ay."""
         return self(y)
-
-    def pinv(self, y) -> jax.Array:
-        """A⁺y = Ay."""
-        return self(y)
-
-    def spectral(self, function, x) -> jax.Array:
-        """f(mask)·x."""
-        return function(jnp.asarray(self.mask, x.dtype)) * x
-
-    def solve(self, residual, r2, s2) -> jax.Array:
-        """Aᵀ(r²AAᵀ + s²I)⁻¹ residual = A residual/(r² + s²)."""
-        return self(residual) / (r2 + s2)
