@@ -1,13 +1,12 @@
 """Compression."""
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 import scipy
 
 from jaxdiff.operators.base import Operator
-from jaxdiff.util.arrays import Number
+from jaxdiff.util.arrays import Number, as_number
 from jaxdiff.util.pytree import field, pytree, static
 
 # ITU-T T.81, annex K: what may be lost of each frequency of an 8×8 block.
@@ -25,15 +24,6 @@ YCBCR = np.array([  # JFIF: of RGB in 0 to 255, less 128
     [0.5, -0.418687589, -0.081312411],
 ])  # fmt: skip
 DCT = scipy.fft.dct(np.eye(8), axis=0, norm="ortho")
-
-
-def _as_quality(value):
-    if isinstance(value, jax.core.Tracer):
-        return value
-    array = np.asarray(value)
-    if array.shape != () or array.dtype.kind not in "fiu" or not 1 <= float(array) <= 100:
-        raise ValueError(f"quality: expected 1 (worst) to 100 (best), such as 30, got {value!r}")
-    return array.astype(np.float64)
 
 
 @pytree
@@ -59,7 +49,12 @@ class JPEG(Operator):
         (20, 12, 3)
     """
 
-    quality: Number = field(default=30, converter=_as_quality)
+    quality: Number = field(
+        default=30,
+        converter=as_number(
+            "quality", "1 (worst) to 100 (best), such as 30", lambda value: 1 <= value <= 100
+        ),
+    )
     subsample: bool = static(default=True)
 
     def _table(self, base, dtype):

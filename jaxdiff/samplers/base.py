@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,7 +22,7 @@ from jaxdiff.observation import (
 )
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
 from jaxdiff.schedules import Level, Steps
-from jaxdiff.util.arrays import Array, Number
+from jaxdiff.util.arrays import Array, Number, as_number
 from jaxdiff.util.pytree import concrete, describe, field, pytree, replace_leaf
 
 
@@ -281,21 +280,10 @@ class PosteriorSampler(Restorer):
 
 
 def as_scale(name: str, largest: float = 1e6, optional: bool = False) -> Callable[[Any], Any]:
-    """A converter: a number from 0 to `largest` in float64, or None where it may be.
-
-    An array, so that another does not recompile.
-    """
-
-    def convert(value):
-        if isinstance(value, jax.core.Tracer) or (optional and value is None):
-            return value
-        array = np.asarray(value)
-        ok = array.shape == () and array.dtype.kind in "fiu" and np.isfinite(array)
-        if not (ok and 0 <= array <= largest):
-            raise ValueError(f"{name}: expected a number from 0 to {largest:g}, got {value!r}")
-        return array.astype(np.float64)
-
-    return convert
+    """`as_number` from 0 to `largest`."""
+    return as_number(
+        name, f"a number from 0 to {largest:g}", lambda value: 0 <= value <= largest, optional
+    )
 
 
 def as_count(name: str) -> Callable[[Any], int]:
