@@ -1,4 +1,4 @@
-"""What some methods do within a step: a ladder down to the data, Markov chains, resampling, Adam."""
+"""What some methods do within a step: a ladder down to the data, Markov chains, resampling."""
 
 import jax
 import jax.numpy as jnp
@@ -58,16 +58,3 @@ def systematic(key, log_weights) -> jax.Array:
     edges = jnp.cumsum(jax.nn.softmax(log_weights))
     found = jnp.minimum(jnp.searchsorted(edges, places), count - 1)
     return jax.random.permutation(second, found)
-
-
-def no_moments(x):
-    """What `adam` begins with."""
-    return jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros((), x.dtype)
-
-
-def adam(g, moments, step_size, beta1=0.9, beta2=0.999):
-    """Adam's change of x for a gradient, and its moments: −η·m̂/(√v̂ + 1e-8)."""
-    m, v, k = moments
-    m, v, k = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2, k + 1
-    root = jnp.sqrt(v / (1 - beta2**k)) + 1e-8
-    return -step_size * m / (1 - beta1**k) / root, (m, v, k)

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxdiff.samplers.base import Draws, PosteriorSampler, as_scale
-from jaxdiff.samplers.inner import adam, no_moments
 from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, pytree
+
+ADAM = optax.scale_by_adam(b2=0.99)
 
 
 @pytree
@@ -47,7 +49,7 @@ class REDDiff(PosteriorSampler):
         mu = jnp.zeros_like(x)
         if self.conjugate:
             mu = self.observation.prox(mu, jnp.ones((), x.dtype))[0]
-        return mu, no_moments(mu)
+        return mu, ADAM.init(mu)
 
     def result(self, state):
         return state[0]
@@ -63,7 +65,7 @@ class REDDiff(PosteriorSampler):
             return jnp.asarray(self.obs_weight, mu.dtype) * misfit + weight * prior
 
         lr = jnp.asarray(self.lr, mu.dtype)
-        change, moments = adam(jax.grad(loss)(mu), moments, lr, beta2=0.99)
-        mu = mu + change
+        change, moments = ADAM.update(jax.grad(loss)(mu), moments)
+        mu = mu - lr * change
         residual = jnp.linalg.norm(self.observation.residual(mu))
         return (mu, moments), {"t": c.t, "x0_hat": p.x0_hat, "residual": residual}

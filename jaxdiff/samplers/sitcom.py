@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxdiff.samplers.base import Draws, PosteriorSampler, as_count, as_scale, move
-from jaxdiff.samplers.inner import adam, no_moments
 from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, pytree
+
+ADAM = optax.scale_by_adam()
 
 
 @pytree
@@ -58,14 +60,14 @@ class SITCOM(PosteriorSampler):
         def update(state):
             v, moments, _, _, k = state
             (value, x0_hat), g = jax.value_and_grad(misfit, has_aux=True)(v)
-            change, moments = adam(g, moments, gamma)
-            return v + change, moments, x0_hat, value, k + 1
+            change, moments = ADAM.update(g, moments)
+            return v - gamma * change, moments, x0_hat, value, k + 1
 
         def unfinished(state):
             return (state[-1] < self.K) & (state[-2] >= enough)
 
         infinite = jnp.full((), jnp.inf, x.dtype)
-        state = x, no_moments(x), jnp.zeros_like(x), infinite, jnp.int32(0)
+        state = x, ADAM.init(x), jnp.zeros_like(x), infinite, jnp.int32(0)
         _, _, x0, value, _ = jax.lax.while_loop(unfinished, update, state)
         info = {"t": c.t, "x0_hat": x0, "residual": jnp.sqrt(value)}
         return move(x, c, x0, draws.z, 1), info

@@ -3,8 +3,8 @@
 from importlib.util import find_spec
 
 
-def need(extra: str, *modules: str) -> None:
-    """Raise, in one line that names the extra, where one of its modules is not installed.
+def need(extra: str, module: str) -> None:
+    """Raise, in one line that names the extra, where its module is not installed.
 
     Raises:
         ImportError
@@ -14,9 +14,5 @@ def need(extra: str, *modules: str) -> None:
         Traceback (most recent call last):
         ImportError: no_such_module is not installed: pip install 'jaxdiff[mat]'
     """
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise ImportError(
-            f"{' and '.join(missing)} {verb} not installed: pip install 'jaxdiff[{extra}]'"
-        )
+    if find_spec(module) is None:
+        raise ImportError(f"{module} is not installed: pip install 'jaxdiff[{extra}]'")
