@@ -27,9 +27,7 @@ class _Samples:
     """What is particular to each of m samples: its key or given noise, its measurement."""
 
     key: Any = None  # [m]
-    per_sample: Any = dataclasses.field(
-        default_factory=dict
-    )  # sampler fields: y [m, *measurement], ...
+    per_sample: Any = dataclasses.field(default_factory=dict)  # sampler's fields: y [m, ...], ...
     noise: Any = None  # [m, T + 1, H, W, C]
 
 
@@ -215,7 +213,7 @@ def _initial(sampler, scale, samples, shape, dtype):
     def one(sample):
         return replace_leaf(sampler, **sample.per_sample).begin(scale * _draw(sample, 0, like))
 
-    return jax.vmap(one)(samples)
+    return map_samples(one)(samples)
 
 
 _begin = jit(_initial, static=("shape", "dtype"))
