@@ -66,6 +66,6 @@ class REDDiff(PosteriorSampler):
 
         lr = jnp.asarray(self.lr, mu.dtype)
         change, moments = ADAM.update(jax.grad(loss)(mu), moments)
-        mu = mu - lr * change
+        mu = optax.tree.add_scale(mu, -lr, change)
         residual = jnp.linalg.norm(self.observation.residual(mu))
         return (mu, moments), {"t": c.t, "x0_hat": p.x0_hat, "residual": residual}

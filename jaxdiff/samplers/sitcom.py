@@ -61,7 +61,7 @@ class SITCOM(PosteriorSampler):
             v, moments, _, _, k = state
             (value, x0_hat), g = jax.value_and_grad(misfit, has_aux=True)(v)
             change, moments = ADAM.update(g, moments)
-            return v - gamma * change, moments, x0_hat, value, k + 1
+            return optax.tree.add_scale(v, -gamma, change), moments, x0_hat, value, k + 1
 
         def unfinished(state):
             return (state[-1] < self.K) & (state[-2] >= enough)
