@@ -3,7 +3,6 @@
 import base64
 import re
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -15,6 +14,7 @@ import pytest
 import jaxdiff as jd
 from jaxdiff import data
 from jaxdiff.commands import app
+from tests.conftest import child
 
 
 def test_draws_come_one_by_one_and_the_code_does_the_same(tiny, tmp_path, monkeypatch):
@@ -70,9 +70,8 @@ def page(tmp_path, monkeypatch):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-m", "jaxdiff.cli", "app", "--port", str(port)])
     address = f"http://127.0.0.1:{port}"
-    try:
+    with child([sys.executable, "-m", "jaxdiff.cli", "app", "--port", port]) as process:
         for _ in range(120):
             try:
                 urllib.request.urlopen(address, timeout=1).close()
@@ -81,9 +80,6 @@ def page(tmp_path, monkeypatch):
                 assert process.poll() is None, "the page ended"
                 time.sleep(1)
         yield address, port, process
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture
