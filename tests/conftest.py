@@ -2,6 +2,9 @@
 
 import dataclasses
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Tests of several devices run in the same process as all others: eight CPU devices for everyone.
@@ -24,6 +27,16 @@ def shared(path: str) -> Path:
     if not (SHARED / path).exists():
         pytest.skip(f"needs ../shared/{path}, which is not on this machine")
     return SHARED / path
+
+
+@contextmanager
+def child(command: list, **options) -> Iterator[subprocess.Popen]:
+    """A process that does not outlive the test that started it, however that ends."""
+    with subprocess.Popen(list(map(str, command)), **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture

@@ -66,6 +66,8 @@ class Job:
         )
         process.start()
         process.join(600)
+        process.kill()  # where it did not end
+        process.join()
         code, text = process.exitcode, said.read_text(encoding="utf-8")
         if code == -signal.SIGKILL:
             return None

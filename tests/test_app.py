@@ -2,13 +2,10 @@
 
 import base64
 import re
-import shutil
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ import pytest
 import jaxdiff as jd
 from jaxdiff import data
 from jaxdiff.commands import app
+from tests.conftest import child
 
 
 def test_draws_come_one_by_one_and_the_code_does_the_same(tiny, tmp_path, monkeypatch):
@@ -67,15 +65,13 @@ def test_no_camera_reads_a_file():
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """`jaxdiff app` in a process of its own, whose temporary files are in `tmp_path`."""
-    if find_spec("gradio") is None:
-        pytest.skip("needs pip install 'jaxdiff[app]'")
+    pytest.importorskip("gradio", reason="needs pip install 'jaxdiff[app]'")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-m", "jaxdiff.cli", "app", "--port", str(port)])
     address = f"http://127.0.0.1:{port}"
-    try:
+    with child([sys.executable, "-m", "jaxdiff.cli", "app", "--port", port]) as process:
         for _ in range(120):
             try:
                 urllib.request.urlopen(address, timeout=1).close()
@@ -84,25 +80,24 @@ def page(tmp_path, monkeypatch):
                 assert process.poll() is None, "the page ended"
                 time.sleep(1)
         yield address, port, process
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture
-def browser():
-    """Chromium without a window."""
+def browser(monkeypatch):
+    """Chrome or Chromium without a window, where selenium finds them; a driver it may download."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs pip install selenium")
-    binary = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-    if binary is None:
-        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
+    from selenium.common import exceptions
+
+    monkeypatch.setenv("SE_AVOID_BROWSER_DOWNLOAD", "true")
+    monkeypatch.setenv("SE_AVOID_STATS", "true")
     options = webdriver.ChromeOptions()
-    options.binary_location = binary
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1700"):
         options.add_argument(argument)
-    driver = shutil.which("chromedriver")
-    service = webdriver.ChromeService(driver) if driver else None
-    chromium = webdriver.Chrome(options, service)
+    try:
+        chromium = webdriver.Chrome(options)
+    except exceptions.NoSuchDriverException as e:
+        # No package of Python's brings a browser, and selenium has looked where browsers are.
+        pytest.skip(f"needs Chromium: apt-get install chromium chromium-driver ({e.msg})")
     yield chromium
     chromium.quit()
 

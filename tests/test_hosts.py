@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jaxdiff import data, sampling
 from jaxdiff.cli import app
 from jaxdiff.nn import native
 from jaxdiff.util import hosts
-from tests.conftest import hurried_flags, in_a_hurry
+from tests.conftest import child, hurried_flags, in_a_hurry
 from tests.test_train import CONFIG
 
 pytestmark = pytest.mark.usefixtures("hurried")
@@ -37,20 +38,16 @@ def on_two_hosts(*arguments, cwd):
         "XDG_CACHE_HOME": str(cwd / "cache"),
     }
     command = [sys.executable, "-m", "jaxdiff.cli", *map(str, arguments), "--hosts"]
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=environment | {"JAX_PROCESS_ID": str(i)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    codes = [process.returncode for process in processes]
-    return codes, outputs
+    options = {"cwd": cwd, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                child(command, env=environment | {"JAX_PROCESS_ID": str(i)}, **options)
+            )
+            for i in range(2)
+        ]
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    return [process.returncode for process in processes], outputs
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from jaxdiff.operators import (
     Diagonal,
     Downsample,
     Fourier,
+    Grey,
     Inpaint,
     Mask,
     Outpaint,
@@ -78,6 +79,33 @@ def test_the_spectral_system_of_what_is_no_filter_is_its_own(name, x64):
     expected = np.linalg.solve(b @ sigma @ b.T + 0.01 * np.eye(len(b)), np.ravel(r))
     assert report["cg_converged"]
     np.testing.assert_allclose(found.ravel(), expected, atol=1e-7 * np.abs(expected).max())
+
+
+SPECTRAL = {
+    "blur": lambda: Blur(RNG.random((3, 4)), (4, 6)),
+    "mask": lambda: Mask(RNG.random((4, 6)) < 0.5),
+    "crop": lambda: Crop(1),
+    "downsample": lambda: Downsample(2, "bicubic"),
+    "grey": lambda: Grey(),
+    "scale": lambda: Scale(0.7),
+    "states": lambda: Downsample(2) @ Scale(0.5),
+    "matlab": lambda: Downsample(2, "matlab"),
+    "demosaic": lambda: Demosaic(),
+    "fourier": lambda: Fourier(RNG.random((4, 6)) < 0.5),
+    "weighted-mask": lambda: Diagonal(RNG.random((4, 6, 3))) @ Mask(RNG.random((4, 6)) < 0.5),
+}
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_spectral_functions(name, x64):
+    """f(AᵀA) against the eigenvectors of the matrix, for an f that is not 0 at 0."""
+    operator, shape = SPECTRAL[name](), (4, 6, 3)
+    x = jnp.asarray(RNG.standard_normal(shape))
+    matrix = np.asarray(jax.vmap(operator)(jnp.eye(72).reshape(72, *shape))).reshape(72, -1)
+    values, vectors = np.linalg.eigh(matrix @ matrix.T)
+    expected = vectors @ (np.cos(3 * values) * (vectors.T @ x.ravel()))
+    found = operator.spectral(lambda e: jnp.cos(3 * e), x)
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-10)
 
 
 def imresize(size, factor):

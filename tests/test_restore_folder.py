@@ -21,7 +21,7 @@ from jaxdiff.cli import app
 from jaxdiff.commands import images
 from jaxdiff.commands.noise_level import estimate_sigma
 from jaxdiff.commands.pictures import write_png16
-from tests.conftest import hurried_flags
+from tests.conftest import child, hurried_flags
 from tests.test_runs import NASTY
 
 pytestmark = [
@@ -355,17 +355,15 @@ def test_ctrl_c_while_it_compiles(command, photographs, tmp_path):
     command = [sys.executable, "-m", "jaxdiff.cli", command, photographs, "--out", out]
     command += options.get(command[3], [])
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    process = subprocess.Popen(
-        list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not (out / "settings.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(2)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    _, err = process.communicate(timeout=60)
+    with child(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "settings.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and time.monotonic() - started < 10, err
     assert err.splitlines()[-1].startswith("stopped: ") and "the same command" in err
 
@@ -393,13 +391,12 @@ with interrupts.prompt():
 
 @pytest.mark.parametrize("what", ["waits", "swallows"])
 def test_ctrl_c_where_python_does_not_notice(what):
-    process = subprocess.Popen(
-        [sys.executable, "-c", BLOCKED, what], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"ready\n"
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    _, err = process.communicate(timeout=60)
+    command = [sys.executable, "-c", BLOCKED, what]
+    with child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err == b"stopped: all of it\n"
     assert time.monotonic() - started < 5

@@ -286,3 +286,38 @@ def test_real_files_are_read_as_before():
     theirs = scipy.io.loadmat(v5)["kernels"].ravel()
     for a, b in zip(data.load_kernels(v5), theirs, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("suffix", ["mat", "npy", "png"])
+def test_kernel_files(suffix, tmp_path):
+    kernel = data.gaussian_kernel(7, 1.5)
+    path = tmp_path / f"k.{suffix}"
+    if suffix == "mat":
+        cells = np.empty((1, 2), object)
+        cells[0, 0], cells[0, 1] = kernel, kernel.T * 2
+        scipy.io.savemat(path, {"kernels": cells})
+        np.testing.assert_allclose(data.load_kernel(f"{path}:1"), kernel.T * 2)
+    elif suffix == "npy":
+        np.save(path, kernel)
+    else:
+        Image.fromarray((kernel / kernel.max() * 255).round().astype(np.uint8)).save(path)
+    tolerance = 1e-3 if suffix == "png" else 1e-12
+    np.testing.assert_allclose(data.load_kernel(str(path)), kernel, atol=tolerance)
+
+
+def test_a_mat_cut_short_anywhere(tmp_path):
+    path = tmp_path / "k.mat"
+    scipy.io.savemat(path, {"kernels": np.ones((9, 9)) / 81}, do_compression=True)
+    content = path.read_bytes()
+    for n in range(0, len(content) - 1, 7):
+        path.write_bytes(content[:n])
+        with pytest.raises(ValueError, match=r"not readable as a \.mat file"):
+            data.load_kernels(path)
+
+
+def test_motion_kernel_is_a_kernel():
+    for seed in range(5):
+        kernel = data.motion_kernel(15, seed)
+        assert kernel.shape == (15, 15) and kernel.min() >= 0 and kernel.sum() == pytest.approx(1)
+        assert (kernel > 0.01).sum() > 5
+    assert not np.allclose(data.motion_kernel(15, 0), data.motion_kernel(15, 1))

@@ -3,9 +3,6 @@
 Where it departs from the paper the test undoes the departure, and shows that it was one.
 """
 
-import importlib.util
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,10 +13,9 @@ from jaxdiff.operators import Affine, Blur, Mask
 from jaxdiff.schedules import Level, Scalings
 from tests.peers.conftest import SHAPE, Network, from_torch, to_torch, torch_network
 
-if importlib.util.find_spec("deepinv") is None:
-    pytest.skip("needs deepinv: pip install -e .[peers]", allow_module_level=True)
 pytestmark = [pytest.mark.usefixtures("x64", "hurried"), pytest.mark.filterwarnings("ignore")]
 
+NEEDED = "needs deepinv: pip install -e .[peers]"
 SIGMA = 0.05
 RNG = np.random.default_rng(0)
 MASK = (RNG.random((8, 8)) < 0.6).astype(float)
@@ -33,15 +29,12 @@ def deepinv():
     import torch
 
     try:
-        import torchvision  # noqa: F401
+        pytest.importorskip("torchvision", reason=NEEDED)
     except RuntimeError:
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import deepinv
-    return deepinv
+    return pytest.importorskip("deepinv", reason=NEEDED)
 
 
 @jd.pytree

@@ -1,0 +1,72 @@
+"""What a name of a sampler stands for, and which one is chosen where none is named."""
+
+import numpy as np
+import pytest
+
+import jaxdiff as jd
+from jaxdiff.operators import Blur, Mask
+from jaxdiff.samplers.presets import NAMES, PRESETS, preset
+from tests.test_samplers import COVARIANCE, Toy
+
+pytestmark = pytest.mark.usefixtures("hurried")
+
+
+def test_sampler_names():
+    prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())
+    blur, y = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8)), np.zeros((8, 8, 1))
+    mask = jd.operators.Mask(np.eye(8) < 1)
+    made = {
+        n: preset(n).sampler(
+            prior, mask if n == "repaint" else blur, y, 0.1,
+            covariance=prior.covariance if preset(n).needs_table else None,
+        )
+        for n in NAMES
+    }  # fmt: skip
+    assert [type(s).__name__ for s in made.values()] == [
+        *("SpectralPosterior", "SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS"),
+        *("DiffPIR", "DDRM", "DDNM", "MMPS", "DAPS", "PnPDM", "TMPD", "REDDiff", "SITCOM"),
+        *("FastDIPS", "RePaint", "TDS"),
+    ]
+    assert [made[n].jacobian for n in ("spectral", "spectral-jacobian")] == [False, True]
+    assert (made["pigdm-paper"].variance, made["pigdm"].variance) == ("paper", "course")
+    assert (made["dps"].step_size, made["dps-adaptive"].step_size) == ("fixed", "adaptive")
+    with pytest.raises(ValueError, match="covariance"):
+        preset("spectral").sampler(prior, blur, y, 0.1)
+    with pytest.raises(ValueError, match="scale"):
+        preset("spectral").sampler(prior, blur, y, 0.1, 2.0, prior.covariance)
+    with pytest.raises(ValueError, match="expected one of spectral"):
+        preset("ddim").sampler(prior, blur, y, 0.1)
+
+
+def test_presets():
+    toy, y = Toy(np.float32(1)), np.full((8, 8, 3), 0.5, np.float32)
+    blur = Blur(np.ones((3, 3)) / 9, (8, 8))
+    assert set(NAMES) == set(PRESETS)
+    for name, row in PRESETS.items():
+        camera = Mask(np.eye(8) < 1) if name == "repaint" else blur
+        sampler = row.sampler(
+            toy, camera, y, 0.1, covariance=COVARIANCE if row.needs_table else None
+        )
+        assert isinstance(sampler, row.method) and row.steps >= 10, name
+    assert PRESETS["dps"].steps == 1000
+    with pytest.raises(ValueError, match="expected one of spectral"):
+        preset("dps-adaptve")
+    with pytest.raises(ValueError, match="jaxdiff calibrate"):
+        PRESETS["spectral"].sampler(toy, blur, y, 0.1)
+
+
+def test_restore_chooses_by_what_there_is(tiny):
+    photograph = jd.data.example()
+    blur = Blur(jd.data.motion_kernel(9, 0), (64, 64))
+    y = np.asarray(blur(photograph))
+    restored = jd.restore(y, blur, 10 / 255, prior=tiny, n=2, steps=2)
+    assert restored.sampler == "spectral" and restored.draws.shape == (2, 64, 64, 3)
+    np.testing.assert_allclose(restored.mean, restored.draws.mean(0), atol=1e-6)
+    assert restored.std is not None and restored.std.shape == photograph.shape
+    assert jd.restore(y, blur, 0.1, prior=tiny, n=1, steps=2).std is None
+    denoiser = jd.Denoiser(*jd.load(tiny))
+    assert jd.restore(y, blur, 0.1, prior=denoiser, n=1, steps=2).sampler == "pigdm-paper"
+    squared = jd.restore(photograph**2, lambda x: x**2, 0.1, prior=denoiser, n=1, steps=2)
+    assert squared.sampler == "dps"
+    batch = jd.restore(np.stack([y, y]), blur, 0.1, prior=tiny, n=2, steps=2)
+    assert batch.mean.shape == (2, 64, 64, 3)
