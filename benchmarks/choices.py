@@ -116,7 +116,7 @@ def choices() -> Iterator[Choice]:
     yield Choice("nn/convolve.py: products of rows, XLA", case, rows, xla, data, "float64")
     data = normal(1, 64 * 64, 32), normal(32), normal(32)
     yield Choice(
-        "nn/layers.py: C, XLA", "GroupNorm and SiLU, 64², 32 channels", norm, plain_norm, data
+        "nn/norm.py: C, XLA", "GroupNorm and SiLU, 64², 32 channels", norm, plain_norm, data
     )
     data = normal(1, 32, 32, 64), normal(3, 3, 64, 64)
     case = "gradient of a strided convolution to its input, 64², 64 channels"

@@ -16,7 +16,8 @@ from platformdirs import user_cache_dir
 
 from jaxdiff.nn import native
 from jaxdiff.nn.convolve import norms_natively
-from jaxdiff.nn.layers import GroupNorm, conv2d
+from jaxdiff.nn.layers import conv2d
+from jaxdiff.nn.norm import GroupNorm
 
 # Not `available()`: where there is a compiler, a library that fails to build is a failure.
 COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")

@@ -9,11 +9,10 @@ from math import sqrt
 import jax
 from flax import nnx
 
+from jaxdiff.nn.attention import Attention
 from jaxdiff.nn.layers import (
-    Attention,
     Conv,
     Downsample,
-    GroupNorm,
     Resnet,
     Upsample,
     average_pool,
@@ -21,6 +20,7 @@ from jaxdiff.nn.layers import (
     fir_upsample,
     upsample_nearest,
 )
+from jaxdiff.nn.norm import GroupNorm
 
 
 def _attention(channels, config, rescale=1.0, *, groups, rngs):

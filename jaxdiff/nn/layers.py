@@ -1,7 +1,7 @@
 """The layers a UNet2D is made of: NHWC, torch's attribute names, diffusers' arithmetic."""
 
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jaxdiff.nn import native
-from jaxdiff.nn.convolve import Padding, convolve, convolve_gradient, norms_natively
+from jaxdiff.nn.convolve import Padding, convolve, convolve_gradient
+from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.util.platform import choices
 
 
@@ -122,96 +122,6 @@ class Conv(nnx.Module):
         return cast(jax.Array, y)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _native_norm(x, scale, bias, groups: int, eps: float, silu: bool) -> Any:
-    """Group normalisation of [n, m, C] by `jaxdiff.nn.native`, and the statistics that its gradient needs."""
-    y, stats = native.group_norm(x, scale, bias, groups, eps, silu)
-    return y, stats
-
-
-def _native_norm_fwd(x, scale, bias, groups, eps, silu):
-    y, stats = cast(Any, _native_norm(x, scale, bias, groups, eps, silu))
-    return (y, stats), (x, scale, bias, stats)
-
-
-def _native_norm_bwd(groups, eps, silu, residuals, cotangents):
-    return _native_norm_gradient(*residuals, cotangents[0], groups, eps, silu)
-
-
-_native_norm.defvjp(_native_norm_fwd, _native_norm_bwd)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def _native_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu):
-    return tuple(native.group_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu))
-
-
-def _native_norm_gradient_fwd(x, scale, bias, stats, dy, groups, eps, silu):
-    found = _native_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu)
-    return found, (x, scale, bias, stats, dy)
-
-
-def _native_norm_gradient_bwd(groups, eps, silu, residuals, cotangents):
-    """By XLA, with the statistics as functions of x: see `convolve._native_gradient_bwd`."""
-    x, scale, bias, stats, dy = residuals
-
-    def gradient(x, scale, bias, dy):
-        def norm(x, scale, bias):
-            y = _norm_by_xla(x, scale, bias, groups, eps)
-            return jax.nn.silu(y) if silu else y
-
-        return jax.vjp(norm, x, scale, bias)[1](dy)
-
-    dx, dscale, dbias, ddy = jax.vjp(gradient, x, scale, bias, dy)[1](cotangents)
-    return dx, dscale, dbias, jnp.zeros_like(stats), ddy
-
-
-_native_norm_gradient.defvjp(_native_norm_gradient_fwd, _native_norm_gradient_bwd)
-
-
-def _norm_by_xla(x, scale, bias, groups: int, eps: float):
-    """Group normalisation of [n, m, C]."""
-    n, pixels, c = x.shape
-    # Sums times a reciprocal, not means: whether XLA turns a division by a constant into such a
-    # product depends on how many devices the program is for, and so would the rounding.
-    reciprocal = groups / (pixels * c)
-
-    def group_mean(per_pixel):  # over pixels first: contiguous along the channels
-        per_group = per_pixel.sum(1).reshape(n, groups, -1).sum(-1, keepdims=True)
-        per_group = per_group * reciprocal
-        return jnp.broadcast_to(per_group, (n, groups, c // groups)).reshape(n, 1, c)
-
-    mean = group_mean(x)
-    scale = scale * lax.rsqrt(group_mean(jnp.square(x - mean)) + eps)
-    return x * scale + (bias - mean * scale)
-
-
-class GroupNorm(nnx.Module):
-    """Group normalisation of [n, H, W, C], and an activation of it.
-
-    Statistics in float32 at least, and about the mean.
-    """
-
-    def __init__(self, channels: int, groups: int, eps: float):
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
-        self.groups = groups
-        self.eps = eps
-
-    def __call__(self, x, act=None):
-        n, c = x.shape[0], x.shape[-1]
-        pixels, scale, bias = x.reshape(n, -1, c), self.scale[...], self.bias[...]
-        if norms_natively(x):
-            silu = act is jax.nn.silu
-            y, _ = cast(Any, _native_norm(pixels, scale, bias, self.groups, self.eps, silu))
-            y = y.reshape(x.shape)
-            return y if act is None or silu else act(y)
-        pixels = pixels.astype(jnp.promote_types(x.dtype, jnp.float32))
-        y = _norm_by_xla(pixels, scale, bias, self.groups, self.eps)
-        y = y.reshape(x.shape).astype(x.dtype)
-        return y if act is None else act(y)
-
-
 def activation(name: str):
     """The activation that diffusers calls `name`."""
     return {
@@ -266,48 +176,6 @@ def _fir(x, axis, pad, stride, gain):
         for k, weight in enumerate((1, 3, 3, 1))
     ]
     return taps[0] + taps[1] + taps[2] + taps[3]
-
-
-def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """softmax(q kᵀ/√d) v of [n, pixels, heads, d]; the softmax in float32 at least."""
-    implementation = choices().attention
-    # cuDNN has it for these only; XLA's softmax is in float32 even for float64.
-    fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] <= 128
-    if (fits or implementation == "xla") and implementation and q.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
-    logits = jnp.einsum("nqhd,nkhd->nhqk", q, k) * q.shape[-1] ** -0.5
-    logits = logits.astype(jnp.promote_types(q.dtype, jnp.float32))
-    weights = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
-    # Times a reciprocal: as a division its rounding would depend on the number of devices.
-    weights = weights * jnp.reciprocal(weights.sum(-1, keepdims=True))
-    return jnp.einsum("nhqk,nkhd->nqhd", weights.astype(q.dtype), v)
-
-
-class Attention(nnx.Module):
-    """Self-attention over the pixels, with residual: (x + attention(norm(x))) / rescale."""
-
-    def __init__(
-        self, channels: int, head_dim: int, groups: int | None, eps: float, rescale=1.0, *, rngs
-    ):
-        self.heads = channels // head_dim
-        self.rescale = rescale
-        inner = self.heads * head_dim
-        self.group_norm = nnx.data(None) if groups is None else GroupNorm(channels, groups, eps)
-        self.to_q = nnx.Linear(channels, inner, rngs=rngs)
-        self.to_k = nnx.Linear(channels, inner, rngs=rngs)
-        self.to_v = nnx.Linear(channels, inner, rngs=rngs)
-        self.to_out = nnx.List([nnx.Linear(inner, channels, rngs=rngs)])
-
-    def __call__(self, x, temb=None, rngs=None):
-        n, height, width, c = x.shape
-        h = x if self.group_norm is None else self.group_norm(x)
-        h = h.reshape(n, height * width, c)
-        q, k, v = (
-            to(h).reshape(n, height * width, self.heads, -1)
-            for to in (self.to_q, self.to_k, self.to_v)
-        )
-        h = attend(q, k, v).reshape(n, height * width, -1)
-        return (x + self.to_out[0](h).reshape(x.shape)) / self.rescale
 
 
 def positional_embedding(t: jax.Array, dim: int, flip_sin_to_cos: bool, freq_shift: float):

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.nn.attention import attend
 from jaxdiff.nn.layers import (
     Conv,
-    GroupNorm,
-    attend,
     average_pool,
     fir_downsample,
     fir_downsample_inside,
@@ -19,6 +18,7 @@ from jaxdiff.nn.layers import (
     positional_embedding,
     upsample_nearest,
 )
+from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.nn.remat import runner
 from jaxdiff.util.pytree import frozen
 

@@ -10,13 +10,8 @@ from flax import nnx
 from jaxdiff.nn.abstract import abstract
 from jaxdiff.nn.blocks import DownBlock, MidBlock, SkipDownBlock, SkipUpBlock, UpBlock
 from jaxdiff.nn.config import UNet2DConfig
-from jaxdiff.nn.layers import (
-    Conv,
-    FourierProjection,
-    GroupNorm,
-    TimestepEmbedding,
-    positional_embedding,
-)
+from jaxdiff.nn.layers import Conv, FourierProjection, TimestepEmbedding, positional_embedding
+from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.nn.remat import runner
 
 

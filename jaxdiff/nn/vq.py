@@ -12,7 +12,8 @@ from flax import nnx
 
 from jaxdiff.nn.blocks import DownBlock, MidBlock
 from jaxdiff.nn.config import ACTIVATIONS
-from jaxdiff.nn.layers import Conv, GroupNorm, Resnet, Upsample
+from jaxdiff.nn.layers import Conv, Resnet, Upsample
+from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.nn.remat import runner
 from jaxdiff.util.pytree import frozen
 
