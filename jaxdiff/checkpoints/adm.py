@@ -20,18 +20,11 @@ _SIZES = {  # guided-diffusion's own multipliers by image size
     (1, 2, 3, 4): 64,
 }
 _FIELDS = {  # of guided-diffusion's scripts
-    *("image_size", "num_channels", "num_res_blocks", "channel_mult", "learn_sigma", "class_cond"),
-    *("attention_resolutions", "num_heads", "num_head_channels", "num_heads_upsample", "dropout"),
-    *("use_scale_shift_norm", "resblock_updown", "use_new_attention_order", "use_checkpoint"),
-    *(
-        "use_fp16",
-        "diffusion_steps",
-        "noise_schedule",
-        "timestep_respacing",
-        "use_kl",
-        "model_path",
-    ),
-    *("predict_xstart", "rescale_timesteps", "rescale_learned_sigmas"),
+    *"image_size num_channels num_res_blocks channel_mult learn_sigma class_cond".split(),
+    *"attention_resolutions num_heads num_head_channels num_heads_upsample dropout".split(),
+    *"use_scale_shift_norm resblock_updown use_new_attention_order use_checkpoint use_fp16".split(),
+    *"diffusion_steps noise_schedule timestep_respacing use_kl model_path".split(),
+    *"predict_xstart rescale_timesteps rescale_learned_sigmas".split(),
 }
 _RESNET = {
     "in_layers.0": "norm1",

@@ -21,7 +21,7 @@ from jaxdiff.cli.options import (
 )
 from jaxdiff.cli.tables import restoration
 from jaxdiff.cli.terminal import cache_compiled_programs, error, progress, say, show
-from jaxdiff.commands.recipes import NOISES, OPERATORS, usage
+from jaxdiff.commands.recipes import NOISES, OPERATORS, number, usage
 from jaxdiff.samplers.presets import NAMES
 from jaxdiff.util import hosts
 from jaxdiff.util.names import printable
@@ -138,7 +138,8 @@ def restore(
     deviation-16bit.png (the samples' standard deviation) have 16 bits a channel. Stopped at any
     moment, the same command goes on where it was.
     """
-    from jaxdiff.commands.restore import Settings, restore_images
+    from jaxdiff.commands.restore import restore_images
+    from jaxdiff.commands.task import Settings
 
     if kernel is not None and operator is not None:
         raise ValueError("--operator: name either it or --kernel, which means --operator blur:...")
@@ -270,9 +271,8 @@ def parse_sigma(text: str) -> float | None:
     """A number or a fraction such as 10/255; None for auto."""
     if text == "auto":
         return None
-    numerator, slash, denominator = text.partition("/")
     try:
-        value = float(numerator) / (float(denominator) if slash else 1)
+        value = number(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(
             f"--sigma: expected a number such as 0.04 or 10/255, or auto, got {text!r}"
