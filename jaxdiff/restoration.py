@@ -123,8 +123,4 @@ def _prior(prior) -> tuple[Prior, SpectralCovariance | None]:
     """The denoiser, and its table where it has one."""
     if not isinstance(prior, str | Path):
         return as_prior(prior), getattr(prior, "covariance", None)
-    denoiser = load_prior(prior)
-    try:
-        return denoiser, SpectralCovariance.load(prior)
-    except FileNotFoundError:
-        return denoiser, None
+    return load_prior(prior), SpectralCovariance.find(prior)

@@ -174,13 +174,14 @@ def test_two_pictures_of_one_size_compile_once(tmp_path, tiny, monkeypatch):
         assert restored.size == (27, 21)
 
 
-def test_a_measurement_is_not_resized_under_its_kernel(tmp_path, tiny):
+@pytest.mark.parametrize(
+    "recipe", ["blur:gaussian:5,1", "blur-zero:gaussian:5,1", "downsample:2@varying:1"]
+)
+def test_a_measurement_is_not_resized_under_its_kernel(recipe, tmp_path, tiny):
     from jaxdiff.commands.restore import Settings, restore_images
 
     Image.fromarray(np.zeros((21, 27, 3), np.uint8)).save(tmp_path / "a.png")
-    settings = Settings(
-        "blur:gaussian:5,1", 0.05, False, None, None, 2, 2, str(tiny), 0, "resize", None
-    )
+    settings = Settings(recipe, 0.05, False, None, None, 2, 2, str(tiny), 0, "resize", None)
     with pytest.raises(ValueError, match="--fit: a measurement is not resized"):
         restore_images(tmp_path / "a.png", settings, tmp_path / "out")
     assert not (tmp_path / "out").exists()

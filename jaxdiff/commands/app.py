@@ -67,10 +67,7 @@ def _prior(model: str) -> tuple[jd.Denoiser, Any]:
     denoiser = jd.Denoiser(*jd.load(model))
     if denoiser.shape is None or denoiser.shape[2] != 3:
         raise ValueError(f"{model}: expected a prior of colour images that names its size")
-    try:
-        return denoiser, jd.SpectralCovariance.load(model)
-    except FileNotFoundError:
-        return denoiser, None
+    return denoiser, jd.SpectralCovariance.find(model)
 
 
 def measure(photo: np.ndarray, camera, sigma: float, shape, clean: bool, seed: int) -> np.ndarray:

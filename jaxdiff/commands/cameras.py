@@ -35,6 +35,16 @@ def operator(recipe: str, size: Sequence[int]) -> Operator:
     return functools.reduce(operator_module.matmul, [_one(part, size) for part in _parts(recipe)])
 
 
+def names(recipe: str) -> list[str]:
+    """Those of the operators of a recipe.
+
+    Example:
+        >>> names("crop:8@blur-zero:motion:17,0@grey")
+        ['crop', 'blur-zero', 'grey']
+    """
+    return [part.partition(":")[0] for part in _parts(recipe)]
+
+
 class Camera(NamedTuple):
     """How a measurement was taken: of a canvas [H, W, C], of which a part is the picture to show."""
 
@@ -63,7 +73,7 @@ def of_measurement(recipe: str, shape: tuple[int, ...], border: str) -> Camera:
         ((72, 72, 3), (64, 64, 3))
     """
     parts = _parts(recipe)
-    unknown = border == "unknown" and not any(part.startswith("crop") for part in parts)
+    unknown = border == "unknown" and "crop" not in names(recipe)
     picture = canvas = tuple(shape)
     cameras: list[Operator] = []
     for part in parts:

@@ -59,11 +59,8 @@ def evaluate_folder(
         raise ValueError(f"--model: {model} names no sample_size in its config")
     covariance = None
     if any(preset(name).needs_table for name in samplers or COURSE):
-        try:
-            covariance = jd.SpectralCovariance.load(model)
-        except FileNotFoundError:
-            if samplers is not None:
-                raise
+        table = jd.SpectralCovariance
+        covariance = table.find(model) if samplers is None else table.load(model)
     names = samplers or [n for n in COURSE if preset(n).suits(denoiser, covariance)]
     dataset, bad = _dataset(source, shape, seed, fit)
     rows = evaluate(

@@ -140,8 +140,9 @@ OPERATORS = _by_name(
     fourier, radon, cs, phase, hdr, saturate, gamma, jpeg,
 )  # fmt: skip
 NOISES = _by_name(gaussian, poisson, poisson_gaussian, laplace, quantised)
-HIDING = ("mask", "box", "outpaint")  # some pixels of the measurement
-NO_PICTURES = ("fourier", "radon", "cs", "phase")  # are the measurements
+HIDING = {"mask", "box", "outpaint"}  # some pixels of the measurement
+BLURRING = {"blur", "blur-reflect", "blur-zero", "varying"}  # on a scale of pixels
+NO_PICTURES = {"fourier", "radon", "cs", "phase"}  # are the measurements
 
 
 def usage(table: Mapping[str, Callable]) -> str:

@@ -226,15 +226,26 @@ class SpectralCovariance:
         Raises:
             FileNotFoundError: where it has none; ValueError: for a damaged file.
         """
+        if (found := cls.find(source)) is None:
+            raise FileNotFoundError(
+                f"{source}: has no {FILE}: measure it with jaxdiff calibrate, or "
+                "SpectralCovariance.estimate(denoiser, images, key=key).save(folder)"
+            )
+        return found
+
+    @classmethod
+    def find(cls, source: str | Path) -> "SpectralCovariance | None":
+        """The same, None where the checkpoint has no table.
+
+        Raises:
+            ValueError: for a damaged file.
+        """
         if Path(source).is_file():
             path = beside if (beside := table_path(Path(source))).is_file() else None
         else:
             path = find_file(source, FILE)
         if path is None:
-            raise FileNotFoundError(
-                f"{source}: has no {FILE}: measure it with jaxdiff calibrate, or "
-                "SpectralCovariance.estimate(denoiser, images, key=key).save(folder)"
-            )
+            return None
         try:
             with safe_open(path, framework="numpy") as file:
                 return cls(**{name: file.get_tensor(name) for name in file.keys()})
