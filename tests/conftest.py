@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Tests of several devices run in the same process as all others: eight CPU devices for everyone.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Workers beside each other: torch's threads spin while they wait, and would take each other's cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -18,6 +18,23 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+
+# Tests of several devices run in the same process as all others: eight CPU devices for everyone.
+DEVICES = "--xla_force_host_platform_device_count=8"
+# Most programs are toys. Compiled in a third of the time: no LLVM optimisations, XLA's older loops.
+HURRY = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
+if "XLA_FLAGS" not in os.environ:  # workers have what the first process found
+    flags = f"{DEVICES} {HURRY}"
+    only_cpus = "import jax; assert jax.default_backend() == 'cpu'"
+    probe = subprocess.run(  # XLA ends a process for a flag that it does not know
+        [sys.executable, "-c", only_cpus],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+    )
+    os.environ["XLA_FLAGS"] = DEVICES if probe.returncode else flags
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -45,26 +62,18 @@ def x64():
         yield
 
 
-def in_a_hurry() -> dict[str, str]:
-    """Options to compile in a fourth of the time: no LLVM optimisations, XLA's older loops."""
-    from jaxdiff.util import platform
-
-    options = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": "False"}
-    return {name: value for name, value in options.items() if platform.known(name, value)}
-
-
-def hurried_flags(devices: int | None = None) -> str:
-    """The same as XLA_FLAGS, for a process of its own."""
-    flags = [] if devices is None else [f"--xla_force_host_platform_device_count={devices}"]
-    return " ".join([*flags, *(f"--{k}={v.lower()}" for k, v in in_a_hurry().items())])
+def xla_flags(devices: int) -> str:
+    """The tests' own, for a process of so many CPU devices."""
+    return re.sub(f"{DEVICES[:-1]}\\d+", DEVICES[:-1] + str(devices), os.environ["XLA_FLAGS"])
 
 
 @pytest.fixture(scope="module")
-def hurried():
-    """Programs of toys are compiled in a hurry."""
+def optimised():
+    """Programs are compiled as a user's are."""
     from jaxdiff.util import platform
 
-    options = platform.compiler_options() | in_a_hurry()
+    usual = {"xla_backend_optimization_level": "3", "xla_cpu_use_fusion_emitters": "True"}
+    options = {n: v for n, v in usual.items() if platform.known(n, v)} | platform.compiler_options()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(platform, "compiler_options", lambda: options)
         yield

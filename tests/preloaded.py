@@ -13,8 +13,7 @@ from jaxdiff.cli.application import app
 from jaxdiff.cli.terminal import run_app
 from jaxdiff.commands import evaluate, restore
 from jaxdiff.train import loop
-from jaxdiff.util import platform
-from tests.conftest import in_a_hurry
+from tests.conftest import xla_flags
 
 __all__ = ["evaluate", "loop", "plot", "plt", "restore", "run"]
 
@@ -39,12 +38,10 @@ def run(arguments: list[str], cache: str, said: str, out: str, deadly: float) ->
                 wait = deadly % 1 * DELAY
                 threading.Timer(wait, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-    os.environ |= {"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": cache}
+    os.environ |= {"XLA_FLAGS": xla_flags(devices=1), "JAX_COMPILATION_CACHE_DIR": cache}
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    options = platform.compiler_options() | in_a_hurry()
-    platform.compiler_options = lambda: options
     with open(said, "w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

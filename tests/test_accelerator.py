@@ -36,7 +36,7 @@ if not DRY:  # what holds of any device, run on this one
     from tests.test_remat import test_half_the_memory  # noqa: F401
     from tests.test_samplers import steps, test_no_retrace  # noqa: F401
 
-pytestmark = [pytest.mark.gpu, *([pytest.mark.usefixtures("hurried")] if DRY else [])]
+pytestmark = pytest.mark.gpu
 
 NETWORK = CONFIGS["base"] | {"downsample_padding": 0} if DRY else CELEBAHQ
 STEPS, MANY = (4, 3) if DRY else (20, 32)

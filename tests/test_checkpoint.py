@@ -22,7 +22,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 import jaxdiff as jd
 from jaxdiff.checkpoints.torch_zip import read_torch_zip
-from tests.conftest import hurried_flags
+from tests.conftest import xla_flags
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import torch_unet
 from tests.parity.test_unet import save_as_old_bin
@@ -356,7 +356,10 @@ from jaxdiff.cli import main
 sys.argv = ["jaxdiff", "restore", "--steps", "2", "--samples", "1"]
 main()
 """
-    env = os.environ | {"XLA_FLAGS": hurried_flags(), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    env = os.environ | {
+        "XLA_FLAGS": xla_flags(devices=1),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
     run = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True
     )

@@ -9,9 +9,6 @@ from flax import nnx
 import jaxdiff as jd
 from jaxdiff.nn.song import SongConfig, SongUNet
 from tests.checkpoints.published import TINY
-from tests.conftest import in_a_hurry
-
-pytestmark = pytest.mark.usefixtures("hurried")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +29,7 @@ X = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype("f")
 @pytest.mark.parametrize("network", ["unet", pytest.param("song", marks=pytest.mark.slow)])
 def test_a_mask_of_one_class_is_the_class(network, request):
     network = request.getfixturevalue(network)
-    run = jax.jit(jd.Denoiser.__call__, compiler_options=in_a_hurry())
+    run = jax.jit(jd.Denoiser.__call__)
 
     def x0(labels):
         return np.asarray(run(jd.Denoiser(network, SCHEDULE, labels), X, jnp.int32(300)))

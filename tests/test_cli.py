@@ -20,8 +20,6 @@ from tests.conftest import shared
 from tests.parity.configs import CONFIGS
 from tests.parity.reference import torch_unet
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 
 @pytest.fixture
 def fast(tiny):

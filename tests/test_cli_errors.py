@@ -15,8 +15,6 @@ from PIL import Image
 import jaxdiff as jd
 from jaxdiff.util.locks import LOCK
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 
 @pytest.mark.parametrize("seed", [2**32, 2**63, -1])
 @pytest.mark.parametrize("command", [["restore"], ["sample"], ["train", "x", "--out", "y"]])

@@ -15,7 +15,6 @@ from jaxdiff.operators import Affine, Blur, Crop, Grey, Mask
 from jaxdiff.samplers import Draws
 from tests.test_samplers import COVARIANCE, KEY, SAMPLERS, Toy, make
 
-pytestmark = pytest.mark.usefixtures("hurried")
 SCHEDULE = jd.Schedule.from_config()
 RNG = np.random.default_rng(0)
 TOY, EYE = Toy(np.float32(1)), Mask(np.ones((8, 8)))

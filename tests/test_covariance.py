@@ -17,8 +17,6 @@ from jaxdiff.samplers import Draws
 from jaxdiff.samplers.spectral import SpectralPosterior
 from jaxdiff.util.pytree import pytree
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 SCHEDULE = jd.Schedule.from_config()
 LEVELS = np.array([0, 500, 999])
 

@@ -7,8 +7,6 @@ import pytest
 
 import jaxdiff as jd
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 SCHEDULE = jd.Schedule.from_config()
 
 

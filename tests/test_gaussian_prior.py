@@ -8,8 +8,6 @@ import pytest
 import jaxdiff as jd
 from jaxdiff.samplers import Draws
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 
 def gaussian_prior():
     """A stationary prior at 8², smooth, of variance about 0.1."""

@@ -20,10 +20,8 @@ from jaxdiff import data, sampling
 from jaxdiff.cli import app
 from jaxdiff.nn import native
 from jaxdiff.util import hosts
-from tests.conftest import child, hurried_flags, in_a_hurry
+from tests.conftest import child, xla_flags
 from tests.test_train import CONFIG
-
-pytestmark = pytest.mark.usefixtures("hurried")
 
 
 def on_two_hosts(*arguments, cwd):
@@ -34,7 +32,7 @@ def on_two_hosts(*arguments, cwd):
     environment = os.environ | {
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
-        "XLA_FLAGS": hurried_flags(devices=2),
+        "XLA_FLAGS": xla_flags(devices=2),
         "XDG_CACHE_HOME": str(cwd / "cache"),
     }
     command = [sys.executable, "-m", "jaxdiff.cli", *map(str, arguments), "--hosts"]
@@ -156,7 +154,7 @@ def test_each_device_has_its_share_and_nothing_to_say(tiny, monkeypatch):
         static = ((64, 64, 3), jnp.dtype("float32"), None, hosts.device_sharding(devices))
         steps = schedule.steps(2).astype("float32")
         lowered = whole.lower(sampler, steps, 1.0, samples, *static)
-        program = lowered.compile(compiler_options=in_a_hurry())
+        program = lowered.compile()
         for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
             assert collective not in program.as_text()
         found = program.cost_analysis()

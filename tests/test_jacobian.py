@@ -10,8 +10,6 @@ from jaxdiff.linalg.fields import Stationary
 from jaxdiff.samplers import Draws, jacobian
 from jaxdiff.util.pytree import pytree
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 SCHEDULE = jd.Schedule.from_config()
 SIZE = 8
 F = np.fft.fftfreq(SIZE)

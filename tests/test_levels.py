@@ -11,8 +11,6 @@ import jaxdiff as jd
 from jaxdiff.samplers import move
 from jaxdiff.schedules import Level, Steps
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 SCHEDULE = jd.Schedule.from_config()
 RNG = np.random.default_rng(0)
 

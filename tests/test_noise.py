@@ -15,7 +15,6 @@ from jaxdiff.noise import Gaussian, Laplace, Poisson, PoissonGaussian, Quantised
 from jaxdiff.observation import Observation
 from tests.test_samplers import KEY, KNOWN, LINEAR, RESTORING, SCHEDULE, make
 
-pytestmark = pytest.mark.usefixtures("hurried")
 SHAPE = (3, 4, 2)
 MEAN = np.random.default_rng(0).uniform(0.02, 1, SHAPE)
 DEVIATION = np.random.default_rng(1).uniform(0.05, 0.3, (3, 4, 1))

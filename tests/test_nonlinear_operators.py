@@ -13,8 +13,6 @@ from jaxdiff.operators import HDR, JPEG, Gamma, PhaseRetrieval, Saturate
 from jaxdiff.util.platform import jit
 from tests.test_samplers import KEY, LINEAR, SCHEDULE, Toy, make
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 OPERATORS = {
     "phase": PhaseRetrieval(2),
     "phase-4": PhaseRetrieval(4),

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from notebooks import run
-from tests.conftest import hurried_flags
+from tests.conftest import xla_flags
 
 
 @pytest.mark.parametrize("name", run.NAMES)
@@ -33,7 +33,7 @@ def stable(notebook) -> list[float]:
 @pytest.mark.parametrize("name", run.NAMES)
 def test_runs_from_a_clean_kernel(name, tmp_path, monkeypatch):
     """From an empty folder; and what it computes is what the stored outputs show, to 0.05 dB."""
-    monkeypatch.setenv("XLA_FLAGS", hurried_flags(devices=8))
+    monkeypatch.setenv("XLA_FLAGS", xla_flags(devices=8))
     monkeypatch.setenv("PYTHONPATH", str(run.FOLDER.parent))
     notebook = run.execute(name, reduced=True, folder=tmp_path)
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]

@@ -13,8 +13,6 @@ from jaxdiff.observation import Observation
 from jaxdiff.operators import Affine, Blur, Crop, Grey, Mask, Scale
 from tests.test_samplers import KEY, SAMPLERS, Toy, make
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 SCHEDULE = jd.Schedule.from_config()
 RNG = np.random.default_rng(0)
 

@@ -29,7 +29,6 @@ from jaxdiff.operators import (
 from jaxdiff.samplers.spectral import System
 from jaxdiff.util.platform import jit
 
-pytestmark = pytest.mark.usefixtures("hurried")
 RNG = np.random.default_rng(0)
 
 

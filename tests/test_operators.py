@@ -16,8 +16,6 @@ from jaxdiff.util.platform import jit
 from jaxdiff.util.pytree import pytree
 from tests.conftest import shared
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 RNG = np.random.default_rng(0)
 
 

@@ -33,7 +33,7 @@ def network(config):
 @pytest.mark.parametrize(
     ("choice", "padding"), [*((choice, 0) for choice in CHOICES[:3]), (CHOICES[0], 1)], ids=str
 )
-def test_the_network_and_its_gradient(choice, padding, monkeypatch, hurried):
+def test_the_network_and_its_gradient(choice, padding, monkeypatch):
     """Strided convolutions of both paddings, doubled images and attention, to x and to the weights."""
     unet = network(CONFIGS["base"] | {"downsample_padding": padding})
     x, weight = np.random.default_rng(1).standard_normal((2, 2, 8, 8, 3)).astype("f")
@@ -50,7 +50,7 @@ def test_the_network_and_its_gradient(choice, padding, monkeypatch, hurried):
 
 
 @pytest.mark.parametrize("choice", CHOICES[3:], ids=str)
-def test_a_trajectory(choice, monkeypatch, hurried):
+def test_a_trajectory(choice, monkeypatch):
     prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())
     blur = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8))
     sampler = jd.PiGDM(prior, blur, np.random.default_rng(2).random((8, 8, 1)), 0.1)

@@ -13,8 +13,6 @@ from jaxdiff import data
 from jaxdiff.samplers.presets import preset
 from jaxdiff.util.pytree import replace_leaf
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 KEY = jax.random.key(0)
 
 

@@ -8,8 +8,6 @@ from jaxdiff.operators import Blur, Mask
 from jaxdiff.samplers.presets import NAMES, PRESETS, preset
 from tests.test_samplers import COVARIANCE, Toy
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 
 def test_sampler_names():
     prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())

@@ -4,7 +4,6 @@ import itertools
 import json
 import pickle
 import shutil
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,7 @@ import jaxdiff as jd
 from jaxdiff.restoration import default_sampler
 from jaxdiff.samplers import Draws
 from tests.checkpoints.published import ADM_FIELDS, KINDS, write
-from tests.conftest import in_a_hurry
 
-pytestmark = pytest.mark.usefixtures("hurried")
 OPTIONS = {"adm": {"config": ADM_FIELDS}, "consistency": {"class_labels": 3}}
 
 
@@ -92,7 +89,7 @@ def test_latents_are_guided_through_their_decoder(denoisers):
     c = jax.tree.map(lambda a: jnp.asarray(a[1]), denoiser.schedule.steps(4).astype(np.float32))
     zero = Draws(jnp.zeros(x.shape))
 
-    @partial(jax.jit, compiler_options=in_a_hurry())
+    @jax.jit
     def both(denoiser, x):
         def misfit(x):
             return jnp.linalg.norm(y - operator(denoiser.decode(denoiser(x, c.now))))

@@ -12,8 +12,6 @@ from jaxdiff import cli, data
 from jaxdiff.commands.cameras import names, of_measurement, operator
 from jaxdiff.commands.recipes import NO_PICTURES, NOISES, OPERATORS, made, usage
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 SHAPES = {  # of what they measure of 64×64 colours
     "blur:gaussian:5,1": (64, 64, 3),
     "blur-reflect:motion:9,0": (64, 64, 3),

@@ -16,7 +16,7 @@ from tests.parity.configs import CONFIGS
 
 
 @pytest.mark.parametrize("name", ["base", "attn-skip"])
-def test_same_values_and_gradients(name, hurried, x64):
+def test_same_values_and_gradients(name, x64):
     """To x and to the weights, in float64."""
     rng = np.random.default_rng(0)
     graph, shapes = nnx.split(abstract_unet(jd.UNet2DConfig.from_dict(CONFIGS[name])))
@@ -33,7 +33,7 @@ def test_same_values_and_gradients(name, hurried, x64):
     )
 
 
-def test_half_the_memory(faces64, hurried):
+def test_half_the_memory(faces64):
     """Of temporaries for a gradient through the network, read from the compiled program."""
     x = np.zeros((128, 128, 3), "f")
 

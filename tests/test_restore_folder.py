@@ -21,11 +21,11 @@ from jaxdiff.cli import app
 from jaxdiff.commands import images
 from jaxdiff.commands.noise_level import estimate_sigma
 from jaxdiff.commands.pictures import write_png16
-from tests.conftest import child, hurried_flags
+from tests.conftest import child, xla_flags
 from tests.test_runs import NASTY
 
 pytestmark = [
-    pytest.mark.usefixtures("hurried", "uncached"),
+    pytest.mark.usefixtures("uncached"),
     pytest.mark.filterwarnings("default"),  # as outside of tests: a line each
 ]
 
@@ -117,7 +117,7 @@ main()
 def test_killed_when_an_image_is_whole_but_not_in_its_place(run, photographs, tiny, tmp_path):
     options = ["--degrade", "--model", tiny, "--steps", 2, "--samples", 2, "--sampler", "dps"]
     command = [sys.executable, "-c", KILLED, 2, "restore", photographs, *options, "--out", "out"]
-    environment = os.environ | {"XLA_FLAGS": hurried_flags()}
+    environment = os.environ | {"XLA_FLAGS": xla_flags(devices=1)}
     process = subprocess.run(list(map(str, command)), env=environment, capture_output=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert len(list((tmp_path / "out").glob(".writing-*"))) == 1

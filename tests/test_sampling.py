@@ -12,8 +12,6 @@ import jaxdiff as jd
 from jaxdiff.util.pytree import replace_leaf
 from tests.test_samplers import CONFIG, KEY, make
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 
 @pytest.fixture(scope="module")
 def steps():

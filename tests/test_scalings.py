@@ -59,7 +59,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_is_the_same_at_every_scaling(method, x64, hurried):
+def test_a_method_is_the_same_at_every_scaling(method, x64):
     rng = np.random.default_rng(0)
     blur = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8))
     y, noise = rng.random((8, 8, 1)), rng.standard_normal((7, 2, 8, 8, 1))

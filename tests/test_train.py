@@ -28,8 +28,6 @@ from jaxdiff.train import loop as train
 from jaxdiff.train.objective import validation_loss
 from jaxdiff.util import platform
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 CONFIG = {
     "sample_size": 16,
     "block_out_channels": [8],

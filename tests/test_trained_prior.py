@@ -9,6 +9,7 @@ import pytest
 import jaxdiff as jd
 from jaxdiff import data, metrics
 
+pytestmark = pytest.mark.usefixtures("optimised")
 KEY = jax.random.key(0)
 
 

@@ -26,7 +26,6 @@ from jaxdiff.schedules import (
     VESchedule,
 )
 from tests.checkpoints.published import ADM_FIELDS, KINDS, VQ, write
-from tests.conftest import in_a_hurry
 from tests.parity.reference import nchw
 
 SCHEDULES = {
@@ -90,9 +89,7 @@ def test_what_it_is_and_what_it_predicts(kind, published):
     t = schedule.steps(4).t[2]
     at = schedule.level(t)
     x = np.asarray(0.3 * at.alpha + at.sigma * np.random.default_rng(0).standard_normal((8, 8, 3)))
-    found = jax.jit(type(denoiser).predict, compiler_options=in_a_hurry())(
-        denoiser, x.astype("f"), jax.tree.map(np.float32, at)
-    )
+    found = jax.jit(type(denoiser).predict)(denoiser, x.astype("f"), jax.tree.map(np.float32, at))
     expected = torch_x0(kind, network, x.astype("f"), float(t), float(at.sigma))
     expected = schedule.bounded(jnp.asarray(expected[0].permute(1, 2, 0).numpy()))
     np.testing.assert_allclose(found.x0_hat, expected, atol=3e-5 * float(abs(expected).max()))
@@ -148,7 +145,7 @@ def test_latents_are_decoded_as_the_pipeline_does(scaling, published, tmp_path, 
         image = model.decode(nchw(z) / (scaling or 1.0)).sample / 2 + 0.5
         latents = model.encode(2 * image - 1).latents * (scaling or 1.0)
 
-    @partial(jax.jit, compiler_options=in_a_hurry())
+    @jax.jit
     def there_and_back(decode, z):
         images = decode(z)
         return images, decode.pinv(images), decode(z[0])
@@ -224,7 +221,7 @@ def test_a_table_beside_a_file(published, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["ncsn++", "edm", "latent"])
-def test_calibration_on_any_schedule(kind, published, hurried):
+def test_calibration_on_any_schedule(kind, published):
     denoiser = jd.prior(published[kind][0])
     images = np.random.default_rng(0).random((4, *denoiser.image_shape)).astype("f")
     with pytest.warns(UserWarning, match="fewer than 64"):

@@ -9,8 +9,6 @@ from jaxdiff.noise import Laplace
 from jaxdiff.operators import Blur, Crop, Grey, Mask
 from tests.test_samplers import Toy
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 KEY = jax.random.key(0)
 
 

@@ -14,8 +14,6 @@ from jaxdiff.operators import Mask
 from jaxdiff.samplers.inner import systematic
 from tests.methods.conftest import matrices
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 DRAWS = 500

@@ -10,8 +10,6 @@ from benchmarks import affine
 from jaxdiff.operators import Downsample, Mask
 from tests.methods.conftest import matrices
 
-pytestmark = pytest.mark.usefixtures("hurried")
-
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 

@@ -131,3 +131,22 @@ CONFIGS = {
         "no-size": dict(sample_size=None),
     }.items()
 }  # fmt: skip
+
+
+def _options(config: dict) -> set[tuple[str, str]]:
+    found = set()
+    for key, value in config.items():
+        several = value if key.endswith("block_types") else (value,)
+        found |= {(key, str(one)) for one in several}
+    return found
+
+
+def combinations() -> list[str]:
+    """The rows of which every option is in a row before them."""
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for name, config in CONFIGS.items():
+        if _options(config) <= seen:
+            found.append(name)
+        seen |= _options(config)
+    return found

@@ -1,7 +1,6 @@
 """UNet2D against diffusers' UNet2DModel: values, gradients, and the way there and back."""
 
 import json
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,8 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
 import jaxdiff as jd
 from convert.lift import lifted_time_embedding
-from tests.conftest import in_a_hurry, shared
-from tests.parity.configs import CONFIGS
+from tests.conftest import shared
+from tests.parity.configs import CONFIGS, combinations
 from tests.parity.reference import inputs, torch_forward_and_gradient, torch_unet
 
 
@@ -21,8 +20,7 @@ def relative(a, b):
     return np.max(np.abs(np.asarray(a) - b)) / np.max(np.abs(b))
 
 
-# What is tested is the arithmetic, and 56 programs are compiled once each.
-@partial(jax.jit, compiler_options=in_a_hurry())
+@jax.jit
 def forward_and_gradient(unet, x, t, labels, weight):
     out, vjp = jax.vjp(lambda x: unet(x, t, labels), x)
     return out, vjp(weight)[0]
@@ -40,7 +38,10 @@ def test_grid_covers_every_option():
     assert {("class_embed_type", "timestep"), ("class_embed_type", "identity")} <= used
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in combinations() else ()) for n in CONFIGS],
+)
 def test_same_function_in_float64(name, tmp_path, x64):
     config = CONFIGS[name]
     model = torch_unet(config)

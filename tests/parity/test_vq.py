@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from jaxdiff.checkpoints.names import to_torch_layout, torch_name
 from jaxdiff.checkpoints.vq import read_vq, vq_from_tensors
 from jaxdiff.nn.vq import VQConfig, VQModel
-from tests.conftest import in_a_hurry
 from tests.parity.reference import nchw, seeded
 from tests.parity.test_unet import relative
 
@@ -31,7 +30,7 @@ CASES = {
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-@partial(jax.jit, static_argnames="call", compiler_options=in_a_hurry())
+@partial(jax.jit, static_argnames="call")
 def value_and_gradient(vq, x, weight, call):
     out, pullback = jax.vjp(lambda x: call(vq, x), x)
     return out, pullback(weight)[0]

@@ -12,7 +12,7 @@ from jaxdiff.samplers.inner import systematic
 from tests.peers.conftest import SHAPE, Network, from_torch, to_torch, torch_network
 
 pytest.importorskip("azula", reason="needs azula: pip install -e .[peers]")
-pytestmark = [pytest.mark.usefixtures("x64", "hurried"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore")]
 
 SIGMA, COUNT = 0.05, 6
 STEPS = jd.Schedule.from_config().steps(COUNT)

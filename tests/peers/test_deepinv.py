@@ -13,7 +13,7 @@ from jaxdiff.operators import Affine, Blur, Mask
 from jaxdiff.schedules import Level, Scalings
 from tests.peers.conftest import SHAPE, Network, from_torch, to_torch, torch_network
 
-pytestmark = [pytest.mark.usefixtures("x64", "hurried"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore")]
 
 NEEDED = "needs deepinv: pip install -e .[peers]"
 SIGMA = 0.05

@@ -14,7 +14,7 @@ from jaxdiff.schedules import Level
 from tests.peers.conftest import SHAPE, Network
 
 pytest.importorskip("diffuse.denoisers.cond", reason="needs diffuse-jax: pip install -e .[peers]")
-pytestmark = [pytest.mark.usefixtures("x64", "hurried"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore")]
 
 SIGMA, T = 0.1, 0.4
 RNG = np.random.default_rng(0)
