@@ -117,6 +117,8 @@ def _words(operator) -> list[str]:
             return [*_words(operator.inner), *_words(operator.outer)]
         case operators.Mask():
             return [f"{1 - float(np.mean(operator.mask)):.0%} missing"]
+        case operators.UnknownBlur():
+            return ["unknown blur"]
         case operators.Downsample():
             return [f"×{operator.factor} smaller"]
     return [type(operator).__name__.lower()]

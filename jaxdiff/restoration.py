@@ -1,5 +1,6 @@
 """The one-liner: a measurement, its operator and its noise → posterior samples."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from jaxdiff.denoiser import Prior, as_prior
 from jaxdiff.noise import Gaussian, Noise
 from jaxdiff.observation import first
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
+from jaxdiff.operators.unknown_blur import unknown
 from jaxdiff.priors import of_size
 from jaxdiff.priors import prior as load_prior
 from jaxdiff.samplers.base import Covariance, decodes_linearly
@@ -23,7 +25,8 @@ class Restoration(NamedTuple):
     """Posterior samples [n, H, W, C] in [0, 1], their mean and their standard deviation [H, W, C].
 
     With a leading axis B for a batch of measurements; `std` is None for a single draw. `sampler` and
-    `steps` say what drew them, `kept` is what a `keep=` recorded.
+    `steps` say what drew them, `kept` is what a `keep=` recorded; `kernels` [n, size, size] are the blurs
+    that were found, each draw's own, where they were unknown.
     """
 
     draws: jax.Array
@@ -32,6 +35,7 @@ class Restoration(NamedTuple):
     sampler: str
     steps: int
     kept: Any = None
+    kernels: jax.Array | None = None
 
 
 def restore(
@@ -59,7 +63,8 @@ def restore(
         n: how many samples of each measurement.
         sampler: a name in `jaxdiff.samplers.presets.PRESETS`. By default "spectral" for linear
             operators and Gaussian noise where the prior has a covariance table, "pigdm-paper" where
-            it has none, and "dps" for everything else, as a prior of latents.
+            it has none, "blind" for an `UnknownBlur`, and "dps" for everything else, as a prior of
+            latents.
         steps: by default the preset's.
         scale: of the guidance; by default the preset's.
         covariance: a `jd.SpectralCovariance`; by default the one beside the prior.
@@ -86,10 +91,30 @@ def restore(
     count = steps or chosen.steps
     method = chosen.sampler(denoiser, operator, y, sigma, scale, covariance)
     key = jax.random.key(0) if key is None else key
-    found: Any = sample(method, method.steps(count), key=key, n=n, **options)
-    draws, kept = found if options.get("keep") is not None else (found, None)
+    keep = options.pop("keep", None)
+    watched = keep if unknown(first(operator)) is None else _with_kernel(keep)
+    found: Any = sample(method, method.steps(count), key=key, n=n, keep=watched, **options)
+    draws, kept = found if watched is not None else (found, None)
+    kernels: Any = None
+    if isinstance(kept, _Watched):
+        kept, kernels = kept.kept, kept.kernels[-1]
     std = draws.std(-4, ddof=1) if n > 1 else None
-    return Restoration(draws, draws.mean(-4), std, name, count, kept)
+    return Restoration(draws, draws.mean(-4), std, name, count, kept, kernels)
+
+
+class _Watched(NamedTuple):
+    kept: Any
+    kernels: Any
+
+
+@cache
+def _with_kernel(keep):
+    """What `keep` records, and the kernel: the same function for the same `keep`, which is static."""
+
+    def watch(x, info):
+        return _Watched(None if keep is None else keep(x, info), info["kernel"])
+
+    return watch
 
 
 def default_sampler(
@@ -99,6 +124,8 @@ def default_sampler(
     covariance: Covariance | None,
 ) -> str:
     """The name of the sampler for what is to be restored."""
+    if unknown(first(operator)) is not None:
+        return "blind"
     gaussian = isinstance(sigma, Gaussian) or not isinstance(sigma, Noise)
     linear = isinstance(first(operator), Linear) and decodes_linearly(denoiser)
     if not (gaussian and linear):

@@ -13,9 +13,10 @@ def test_sampler_names():
     prior = jd.priors.Gaussian(np.full((8, 8), 0.1), jd.Schedule.from_config())
     blur, y = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8)), np.zeros((8, 8, 1))
     mask = jd.operators.Mask(np.eye(8) < 1)
+    cameras = {"repaint": mask, "blind": jd.operators.UnknownBlur(3)}
     made = {
         n: preset(n).sampler(
-            prior, mask if n == "repaint" else blur, y, 0.1,
+            prior, cameras.get(n, blur), y, 0.1,
             covariance=prior.covariance if preset(n).needs_table else None,
         )
         for n in NAMES
@@ -23,7 +24,7 @@ def test_sampler_names():
     assert [type(s).__name__ for s in made.values()] == [
         *("SpectralPosterior", "SpectralPosterior", "PiGDM", "PiGDM", "DPS", "DPS"),
         *("DiffPIR", "DDRM", "DDNM", "MMPS", "DAPS", "PnPDM", "TMPD", "REDDiff", "SITCOM"),
-        *("FastDIPS", "RePaint", "TDS"),
+        *("FastDIPS", "RePaint", "TDS", "Blind"),
     ]
     assert [made[n].jacobian for n in ("spectral", "spectral-jacobian")] == [False, True]
     assert (made["pigdm-paper"].variance, made["pigdm"].variance) == ("paper", "course")
@@ -40,8 +41,9 @@ def test_presets():
     toy, y = Toy(np.float32(1)), np.full((8, 8, 3), 0.5, np.float32)
     blur = Blur(np.ones((3, 3)) / 9, (8, 8))
     assert set(NAMES) == set(PRESETS)
+    cameras = {"repaint": Mask(np.eye(8) < 1), "blind": jd.operators.UnknownBlur(3)}
     for name, row in PRESETS.items():
-        camera = Mask(np.eye(8) < 1) if name == "repaint" else blur
+        camera = cameras.get(name, blur)
         sampler = row.sampler(
             toy, camera, y, 0.1, covariance=COVARIANCE if row.needs_table else None
         )

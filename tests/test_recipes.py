@@ -16,6 +16,8 @@ SHAPES = {  # of what they measure of 64×64 colours
     "blur:gaussian:5,1": (64, 64, 3),
     "blur-reflect:motion:9,0": (64, 64, 3),
     "blur-zero:gaussian:5,1": (64, 64, 3),
+    "unknown": (64, 64, 3),
+    "unknown:9": (64, 64, 3),
     "varying": (64, 64, 3),
     "varying:1.5": (64, 64, 3),
     "mask:0.3": (64, 64, 3),
@@ -164,6 +166,17 @@ def test_degrades_and_restores(run, recipe, noise, sampler, tmp_path):
         assert (tmp_path / "restored" / name).exists()
 
 
+def test_an_unknown_kernel_is_found_and_written(run, tmp_path):
+    code, report, err = run("--kernel", "unknown:7", "--sigma", "0.05", "--steps", "3")
+    assert code == 0, err
+    assert report["settings"]["sampler"] == "blind"
+    kernel, deviation = (
+        np.load(tmp_path / "restored" / f"{name}.npy") for name in ("kernel", "kernel-deviation")
+    )
+    assert kernel.shape == deviation.shape == (7, 7) and kernel.sum() == pytest.approx(1, abs=1e-5)
+    assert data.read_image(tmp_path / "restored/kernel.png", channels=None).shape[:2] == (7, 7)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -173,6 +186,9 @@ def test_degrades_and_restores(run, recipe, noise, sampler, tmp_path):
         (["--degrade", "--noise", "poisson", "--sampler", "pigdm"], "Gaussian noise, got Poisson: DPS"),
         (["--degrade", "--operator", "hdr", "--sampler", "ddrm"], "HDR is not linear"),
         (["--operator", "radon:30"], "operator radon: what it measures is no picture"),
+        (["--degrade", "--kernel", "unknown:5"], "with --degrade name the kernel"),
+        (["--kernel", "unknown:4"], "operator 'unknown:4': size: expected an odd number"),
+        (["--kernel", "unknown:5", "--sampler", "dps"], "DPS needs the blur's kernel"),
         (["--operator", "box:1,1,2,2"], "--sigma: cannot be estimated where pixels are missing"),
     ],
 )  # fmt: skip

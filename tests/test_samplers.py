@@ -89,6 +89,12 @@ SAMPLERS = {
     "sitcom": Row(lambda d, a, y: jd.SITCOM(d, a, y, 0.1, 3), linear=False, loop=False),
     "fastdips": Row(lambda d, a, y: jd.FastDIPS(d, a, y, 0.1), linear=False, loop=False),
     "repaint": Row(lambda d, a, y: jd.RePaint(d, KNOWN, y, 0.1, 2), linear=False, loop=False),
+    "blind": Row(
+        lambda d, a, y: jd.Blind(d, jd.operators.UnknownBlur(3), y, 0.1, COVARIANCE),
+        linear=False,
+        draws_more=True,
+        loop=False,
+    ),
     "tds": Row(lambda d, a, y: jd.TDS(d, a, y, 0.1, 3), linear=False, draws_more=True),
 }
 RESTORING = [name for name, row in SAMPLERS.items() if row.restores]

@@ -50,7 +50,7 @@ def restore(
         str | None,
         typer.Option(
             help="The blur: a .mat (v5, v7.3; FILE.mat:3 takes its fourth), .npy or .png file, "
-            "gaussian:SIZE,STD or motion:SIZE,SEED.",
+            "gaussian:SIZE,STD or motion:SIZE,SEED; or unknown:SIZE, which is found and written.",
             show_default="motion:9,0 with --degrade",
         ),
     ] = None,
@@ -135,8 +135,8 @@ def restore(
 
     Writes degraded.png, restored.png (the mean of the posterior samples), comparison.png and
     metrics.json to OUT, for a folder of images to a folder for each; restored-16bit.png and
-    deviation-16bit.png (the samples' standard deviation) have 16 bits a channel. Stopped at any
-    moment, the same command goes on where it was.
+    deviation-16bit.png (the samples' standard deviation) have 16 bits a channel. Of an unknown kernel,
+    kernel.png, kernel.npy and kernel-deviation.npy are what was found. Stopped at any moment, the same command goes on where it was.
     """
     from jaxdiff.commands.restore import restore_images
     from jaxdiff.commands.task import Settings
@@ -145,7 +145,7 @@ def restore(
         raise ValueError("--operator: name either it or --kernel, which means --operator blur:...")
     degrade = degrade or images is None
     if operator is None:
-        operator = f"blur:{kernel}" if kernel else "blur:motion:9,0" if degrade else None
+        operator = _of_kernel(kernel) if kernel else "blur:motion:9,0" if degrade else None
     if noise is not None and sigma is not None:
         raise ValueError("--noise: name either it or --sigma, which means --noise gaussian:SIGMA")
     gaussian = sigma or ("10/255" if degrade else "auto")
@@ -265,6 +265,11 @@ def end_with(bad: list[str]) -> None:
         error(line)
     if bad:
         raise typer.Exit(2)
+
+
+def _of_kernel(kernel: str) -> str:
+    """The recipe of --kernel."""
+    return kernel if kernel.partition(":")[0] == "unknown" else f"blur:{kernel}"
 
 
 def parse_sigma(text: str) -> float | None:

@@ -11,6 +11,7 @@ from jaxdiff.operators.base import Operator
 from jaxdiff.operators.blur import Blur
 from jaxdiff.operators.crop import Crop
 from jaxdiff.operators.grey import Grey
+from jaxdiff.operators.unknown_blur import UnknownBlur
 
 MOST = 9
 
@@ -79,7 +80,7 @@ def of_measurement(recipe: str, shape: tuple[int, ...], border: str) -> Camera:
     for part in parts:
         one = _one(part, picture[:2])
         picture = one.input_shape(picture)
-        if unknown and isinstance(one, Blur) and one.circular:
+        if unknown and isinstance(one, Blur | UnknownBlur) and one.circular:
             rows, columns = one.reach
             crop = Crop(((rows, rows), (columns, columns)))
             one = crop @ _one(part, crop.input_shape(canvas)[:2])

@@ -11,12 +11,13 @@ import numpy as np
 from jaxdiff import data, metrics, plot
 from jaxdiff.commands.cameras import Camera
 from jaxdiff.operators import Linear
+from jaxdiff.operators.unknown_blur import with_kernel
 from jaxdiff.util.files import publish, temporary_folder, write_json
 
 METRICS = "metrics.json"
 FILES = (  # every name that `write` may write
     METRICS, "degraded.png", "restored.png", "restored-16bit.png", "deviation-16bit.png",
-    "comparison.png", "draw-*.png",
+    "comparison.png", "draw-*.png", "kernel.png", "kernel.npy", "kernel-deviation.npy",
 )  # fmt: skip
 
 
@@ -40,6 +41,7 @@ class Restored(NamedTuple):
     samples: np.ndarray
     wiener: np.ndarray | None  # of a linear operator
     residual_rms: float  # of the samples' mean, on the canvas
+    kernels: np.ndarray | None = None  # [n, size, size], those found for an unknown one
 
     @property
     def mean(self) -> np.ndarray:
@@ -47,20 +49,22 @@ class Restored(NamedTuple):
         return self.samples.mean(0)
 
 
-def restored(job: Job, samples: np.ndarray) -> Restored:
+def restored(job: Job, samples: np.ndarray, kernels: np.ndarray | None = None) -> Restored:
     """What is shown of samples of the canvas, with the Wiener filter's image of the measurement."""
     operator, canvas, shown = job.camera
+    if kernels is not None:
+        operator = with_kernel(operator, kernels.mean(0), canvas[:2])
     residual = np.asarray(operator(samples.mean(0))) - job.y
     filtered = None
     if isinstance(operator, Linear):
         filtered = np.asarray(shown(metrics.wiener(job.y, operator, job.sigma, canvas)))
     rms = float(np.sqrt(np.mean(residual**2)))
-    return Restored(job, np.stack([shown(sample) for sample in samples]), filtered, rms)
+    return Restored(job, np.stack([shown(sample) for sample in samples]), filtered, rms, kernels)
 
 
 def score(done: Restored) -> dict[str, Any]:
     """The residual of the samples' mean; where the truth is known, PSNR (dB) and calibration."""
-    (job, samples, wiener, residual), mean = done, done.mean
+    (job, samples, wiener, residual, _), mean = done, done.mean
     result: dict[str, Any] = {
         "file": job.file,
         "sigma": job.sigma,
@@ -92,7 +96,7 @@ def write(
     """
     temporary = temporary_folder(root)
     try:
-        job, samples, wiener, _ = done
+        job, samples, wiener, _, kernels = done
         measured = _shown(job)
         data.write_image(temporary / "degraded.png", measured)
         _, alpha, profile = job.picture
@@ -104,6 +108,8 @@ def write(
             write_png16(temporary / "deviation-16bit.png", samples.std(0, ddof=1))
         for number, sample in enumerate(samples if draws else [], 1):
             data.write_image(temporary / f"draw-{number}.png", sample, alpha, profile)
+        if kernels is not None:
+            _write_kernels(temporary, kernels)
         before = [plot.degraded(job.camera.operator, measured, job.sigma)]
         if wiener is not None:
             before.append(("Wiener filter", wiener))
@@ -116,6 +122,15 @@ def write(
         raise OSError(e.errno, e.strerror or str(e), str(folder)) from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_kernels(folder: Path, kernels: np.ndarray) -> None:
+    """The mean of kernels [n, size, size], also as a picture whose white is its maximum, and their deviation."""
+    mean = kernels.mean(0)
+    np.save(folder / "kernel.npy", mean)
+    if len(kernels) > 1:
+        np.save(folder / "kernel-deviation.npy", kernels.std(0, ddof=1))
+    data.write_image(folder / "kernel.png", (mean / mean.max())[..., None])
 
 
 def _shown(job: Job) -> np.ndarray:

@@ -28,6 +28,12 @@ def blur_zero(size, kernel: Path):
     return ops.Blur(data.load_kernel(str(kernel)), size, boundary="zero")
 
 
+def unknown(size, pixels: int = 17):
+    if pixels > min(size):
+        raise ValueError(f"the kernel is larger than the image's {size[0]}×{size[1]}")
+    return ops.UnknownBlur(pixels)
+
+
 def varying(size, std: float = 2.0):
     """A Gaussian blur of 0 in the middle that grows to the corners."""
     half = (np.array(size) - 1) / 2
@@ -136,12 +142,12 @@ def _by_name(*functions) -> dict[str, Callable]:
 
 
 OPERATORS = _by_name(
-    blur, blur_reflect, blur_zero, varying, mask, box, outpaint, downsample, crop, grey, demosaic,
+    blur, blur_reflect, blur_zero, unknown, varying, mask, box, outpaint, downsample, crop, grey, demosaic,
     fourier, radon, cs, phase, hdr, saturate, gamma, jpeg,
 )  # fmt: skip
 NOISES = _by_name(gaussian, poisson, poisson_gaussian, laplace, quantised)
 HIDING = {"mask", "box", "outpaint"}  # some pixels of the measurement
-BLURRING = {"blur", "blur-reflect", "blur-zero", "varying"}  # on a scale of pixels
+BLURRING = {"blur", "blur-reflect", "blur-zero", "unknown", "varying"}  # on a scale of pixels
 NO_PICTURES = {"fourier", "radon", "cs", "phase"}  # are the measurements
 
 

@@ -91,12 +91,14 @@ def restore_images(
                         compiled.add(camera.canvas)
                         say(f"compiling for {camera.canvas[0]}×{camera.canvas[1]}…")
                     bar_inside = progress and single
-                    for job, samples, cg in _sample(task, alike, size, sharding, bar_inside):
+                    for job, samples, kernels, cg in _sample(
+                        task, alike, size, sharding, bar_inside
+                    ):
                         converged.append(cg)
                         if not np.isfinite(samples).all():
                             bad.append(_not_finite(job, task.settings))
                             continue
-                        done = restored(job, samples)
+                        done = restored(job, samples, kernels)
                         result = score(done)
                         of_one = None if single else result
                         write(out, folders[job.name], done, of_one, settings.save_draws)
@@ -153,8 +155,8 @@ def _at_once(settings: Settings, sharding) -> int:
 
 def _sample(
     task: Task, jobs: list[Job], size: int, sharding, progress: bool
-) -> Iterator[tuple[Job, np.ndarray, float]]:
-    """Each with its samples [n, H, W, C], and in which share of steps CG converged."""
+) -> Iterator[tuple[Job, np.ndarray, np.ndarray | None, float]]:
+    """Each with its samples [n, H, W, C], the kernels found, and in which share of steps CG converged."""
     if not jobs:
         return
     settings, batch = task.settings, images.filled(jobs, size)
@@ -178,7 +180,8 @@ def _sample(
         precision=settings.precision,
     )
     shares = np.mean(found.kept, axis=(0, 2))
-    yield from zip(jobs, np.asarray(found.draws), shares.tolist())
+    kernels = [None] * len(jobs) if found.kernels is None else np.asarray(found.kernels)
+    yield from zip(jobs, np.asarray(found.draws), kernels, shares.tolist())
 
 
 def _converged(x, info):

@@ -144,6 +144,8 @@ def _check(settings: Settings) -> None:
         )
     taken = set(names(settings.operator))
     estimated = settings.noise is None and settings.sigma is None
+    if settings.degrade and "unknown" in taken:
+        raise ValueError("operator unknown: is of measurements; with --degrade name the kernel")
     if estimated and settings.degrade:
         raise ValueError("--sigma: auto is for measurements; with --degrade it is a number")
     if estimated and taken & HIDING:

@@ -5,7 +5,16 @@ An operator is a pytree, called as `A(x)`; a linear one has `adjoint(y)`, `pinv(
 `A @ B` is A after B. `Stack` gives each measurement of a batch an operator of its own.
 """
 
-from jaxdiff.operators.base import Affine, Compose, Function, Linear, Operator, Scale, as_operator
+from jaxdiff.operators.base import (
+    Affine,
+    Compose,
+    Function,
+    Isometry,
+    Linear,
+    Operator,
+    Scale,
+    as_operator,
+)
 from jaxdiff.operators.blur import Blur
 from jaxdiff.operators.compressed_sensing import CompressedSensing
 from jaxdiff.operators.crop import Crop
@@ -22,6 +31,7 @@ from jaxdiff.operators.radon import Radon
 from jaxdiff.operators.response import HDR, Gamma, Saturate
 from jaxdiff.operators.space_varying_blur import SpaceVaryingBlur
 from jaxdiff.operators.stack import Stack, as_operators
+from jaxdiff.operators.unknown_blur import UnknownBlur
 
 __all__ = [
     "HDR",
@@ -39,6 +49,7 @@ __all__ = [
     "Gamma",
     "Grey",
     "Inpaint",
+    "Isometry",
     "Linear",
     "Mask",
     "Operator",
@@ -49,6 +60,7 @@ __all__ = [
     "Scale",
     "SpaceVaryingBlur",
     "Stack",
+    "UnknownBlur",
     "as_operator",
     "as_operators",
 ]

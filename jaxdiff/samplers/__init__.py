@@ -6,6 +6,7 @@ also has an `operator` and a measurement `y`. All noise moves by `move`.
 """
 
 from jaxdiff.samplers.base import Draws, PosteriorSampler, Restorer, Sampler, ancestral, move
+from jaxdiff.samplers.blind import Blind
 from jaxdiff.samplers.daps import DAPS
 from jaxdiff.samplers.ddim import DDIM
 from jaxdiff.samplers.ddnm import DDNM
@@ -35,6 +36,7 @@ __all__ = [
     "SITCOM",
     "TDS",
     "TMPD",
+    "Blind",
     "DiffPIR",
     "Draws",
     "FastDIPS",

@@ -21,6 +21,7 @@ from jaxdiff.observation import (
     image_shape,
 )
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
+from jaxdiff.operators.unknown_blur import unknown
 from jaxdiff.schedules import Level, Steps
 from jaxdiff.util.arrays import Array, Number, as_number
 from jaxdiff.util.pytree import concrete, describe, field, pytree, replace_leaf
@@ -154,8 +155,14 @@ class Restorer(Sampler):
     requires_gaussian: Any = False
     requires_linear = False
     requires_spectral = False
+    finds_kernels = False
 
     def __post_init__(self):
+        if not self.finds_kernels and unknown(first(self.operator)) is not None:
+            raise TypeError(
+                f"operator: {type(self).__name__} needs the blur's kernel: jd.operators.Blur(kernel, "
+                "shape); jd.Blind takes an UnknownBlur"
+            )
         batch = self._batch()
         if self.requires_linear:
             check_linear(self.operator, self._image_shape)

@@ -9,6 +9,7 @@ from jaxdiff.observation import Observation
 from jaxdiff.samplers.base import Draws, PosteriorSampler, as_count, as_scale, move
 from jaxdiff.samplers.inner import CHAINS, descend
 from jaxdiff.schedules import Steps
+from jaxdiff.schedules.exploding import between
 from jaxdiff.util.arrays import Number
 from jaxdiff.util.pytree import field, pytree, static
 
@@ -60,7 +61,7 @@ class DAPS(PosteriorSampler):
 
     def steps(self, count):
         """Levels whose (σ/α)^(1/7) is evenly spaced, from 100 to 0.1, as in the official code."""
-        levels = np.linspace(START ** (1 / 7), END ** (1 / 7), as_count("steps")(count)) ** 7
+        levels = between(START, END, np.linspace(0, 1, as_count("steps")(count)), rho=7)
         schedule = self.denoiser.schedule
         return schedule.steps(schedule.nearest(levels), inner=self.inner)
 

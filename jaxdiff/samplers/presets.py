@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxdiff.denoiser import Prior
 from jaxdiff.samplers.base import Covariance, Restorer, decodes_linearly
+from jaxdiff.samplers.blind import Blind
 from jaxdiff.samplers.daps import DAPS
 from jaxdiff.samplers.ddnm import DDNM
 from jaxdiff.samplers.ddrm import DDRM
@@ -38,13 +39,13 @@ class Preset:
     @property
     def needs_table(self) -> bool:
         """Whether it conditions with a covariance table."""
-        return self.method is SpectralPosterior
+        return issubclass(self.method, SpectralPosterior)
 
     @property
     def latents(self) -> bool:
         """Whether it takes a prior of latents, whose decoder is not linear."""
         course = self.method is PiGDM and not self.options
-        return course or not (self.method.requires_linear or self.method is RePaint)
+        return course or not (self.method.requires_linear or self.method in (RePaint, Blind))
 
     def suits(self, denoiser: Prior, covariance: Covariance | None) -> bool:
         """Whether a prior has what it takes."""
@@ -89,6 +90,7 @@ PRESETS = {
     "fastdips": Preset(FastDIPS, 75),
     "repaint": Preset(RePaint, 250),
     "tds": Preset(TDS, 100),
+    "blind": Preset(Blind, 124),
 }
 NAMES = tuple(PRESETS)
 # What `jaxdiff evaluate` compares where nobody names others: the course's methods, and the spectral ones.

@@ -1,6 +1,7 @@
 """Posterior samples by conditioning on the measurement the error that the denoiser makes."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,13 @@ class SpectralPosterior(Restorer):
         self.covariance.check(self.denoiser)
 
     def step(self, x, c: Steps, draws: Draws):
+        x0, covariance, info = self.conditioned(x, c, draws)
+        if covariance is None:
+            return move(x, c, x0, draws.z), info
+        return transition(x, c, x0, covariance, draws.z), info
+
+    def conditioned(self, x, c: Steps, draws: Draws) -> tuple[jax.Array, Any, dict[str, Any]]:
+        """x₀ given x_t and y: its mean and covariance, a matrix a frequency; or a draw of it, and None."""
         if self.jacobian:
             p, times_covariance = with_covariance(self.denoiser, x, c.now)
         else:
@@ -110,12 +118,10 @@ class SpectralPosterior(Restorer):
         if system.outer is None and self.covariance.stationary:
             shift, left = system.conditioned(residual)
             x0 = p.x0_hat + shift + correction_of_mean
-            if self.draw:
-                return transition(x, c, x0, left, draws.z), info
-            return move(x, c, x0, draws.z), info
+            return x0, left if self.draw else None, info
         x0, report = self._drawn(system, p.x0_hat, draws)
         report["cg_converged"] &= converged
-        return move(x, c, x0 + correction_of_mean, draws.z), info | report
+        return x0 + correction_of_mean, None, info | report
 
     def _drawn(self, system: "System", x0, draws: Draws):
         """x₀ by Matheron's rule, or its mean where nothing is to be drawn."""
