@@ -19,7 +19,10 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
-NAMES = ("01_ddpm", "02_inverse_problems", "03_torch_and_jax", "04_calibrated_posteriors")
+NAMES = (
+    *("01_ddpm", "02_inverse_problems", "03_torch_and_jax", "04_calibrated_posteriors"),
+    "05_blind_deblurring",
+)
 REPOSITORY = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["urls"][
     "Homepage"
 ]
