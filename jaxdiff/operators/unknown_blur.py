@@ -68,10 +68,9 @@ class UnknownBlur(Operator):
 
 def unknown(camera: Operator) -> UnknownBlur | None:
     """The blur of a camera whose kernel is not known, None where there is none."""
-    inner = camera.inner if isinstance(camera, Compose) else camera
-    return (
-        inner if isinstance(inner, UnknownBlur) else unknown(inner) if inner is not camera else None
-    )
+    while isinstance(camera, Compose):
+        camera = camera.inner
+    return camera if isinstance(camera, UnknownBlur) else None
 
 
 def separated(camera: Operator, kernel, shape) -> tuple[Linear | None, Blur]:

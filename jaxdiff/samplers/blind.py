@@ -47,8 +47,8 @@ class Blind(SpectralPosterior):
     Raises:
         ValueError, TypeError: for an operator, y, sigma or covariance other than these.
 
-    Source: after Fast Diffusion EM, Laroche, Almansa & Coupeté 2024 (arXiv 2309.00287): theirs draws by
-    ΠGDM and weighs the draws alike. The noise that is new at every level is DAPS's (arXiv 2407.01521).
+    Source: after Fast Diffusion EM, Laroche, Almansa & Coupeté 2024 (arXiv 2309.00287); the spectral
+    sampler's posterior is ours, the noise that is new at every level DAPS's (arXiv 2407.01521).
 
     Example:
         >>> import numpy as np, jaxdiff as jd
