@@ -39,6 +39,7 @@ LABELS = {  # samplers as people say them
     "fastdips": "FAST-DIPS",
     "repaint": "RePaint",
     "tds": "TDS",
+    "blind": "blind",
     "azula-mmps-1": "azula's MMPS, 1 iteration",
     "azula-mmps-3": "azula's MMPS, 3 iterations",
 }
