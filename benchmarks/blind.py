@@ -51,7 +51,7 @@ def measure(denoiser, covariance, image, kernel, sigma: float, size: int, n: int
     """One row of numbers."""
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     blur, looked_for = Blur(kernel, image.shape[:2]), UnknownBlur(size)
-    y = np.float32(blur(image) + sigma * rng.standard_normal(image.shape))
+    y = np.asarray(blur(image) + sigma * rng.standard_normal(image.shape), np.float32)
     blind = jd.restore(y, looked_for, sigma, prior=denoiser, covariance=covariance, n=n, key=key)
     given = jd.restore(y, blur, sigma, prior=denoiser, covariance=covariance, n=n, key=key)
     point = jd.Blind(denoiser, looked_for, y, sigma, covariance, draw=False)
