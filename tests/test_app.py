@@ -86,18 +86,12 @@ def page(tmp_path, monkeypatch):
 def browser(monkeypatch):
     """Chrome or Chromium without a window, where selenium finds them; a driver it may download."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs pip install selenium")
-    from selenium.common import exceptions
-
     monkeypatch.setenv("SE_AVOID_BROWSER_DOWNLOAD", "true")
     monkeypatch.setenv("SE_AVOID_STATS", "true")
     options = webdriver.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1700"):
         options.add_argument(argument)
-    try:
-        chromium = webdriver.Chrome(options)
-    except exceptions.NoSuchDriverException as e:
-        # No package of Python's brings a browser, and selenium has looked where browsers are.
-        pytest.skip(f"needs Chromium: apt-get install chromium chromium-driver ({e.msg})")
+    chromium = webdriver.Chrome(options)
     yield chromium
     chromium.quit()
 
