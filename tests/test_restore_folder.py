@@ -3,16 +3,12 @@
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
-import time
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 import jaxdiff as jd
@@ -20,8 +16,8 @@ from jaxdiff import data, restoration
 from jaxdiff.cli import app
 from jaxdiff.commands import images
 from jaxdiff.commands.noise_level import estimate_sigma
-from jaxdiff.commands.pictures import write_png16
-from tests.conftest import child, xla_flags
+from tests.conftest import xla_flags
+from tests.test_pictures import decoded
 from tests.test_runs import NASTY
 
 pytestmark = [
@@ -284,31 +280,6 @@ def test_draws_and_pictures_of_16_bits(run, tmp_path, monkeypatch):
         np.testing.assert_allclose(values / 65535, np.clip(expected, 0, 1), atol=0.51 / 65535)
 
 
-def decoded(path: Path) -> np.ndarray:
-    """A PNG of ours, read by hand; Pillow reads the upper 8 bits of such colours."""
-    content = path.read_bytes()
-    width, height, bits, colour = struct.unpack(">2I2B", content[16:26])
-    start = content.index(b"IDAT")
-    (length,) = struct.unpack(">I", content[start - 4 : start])
-    rows = np.frombuffer(zlib.decompress(content[start + 4 : start + 4 + length]), np.uint8)
-    rows = rows.reshape(height, -1)
-    assert bits == 16 and not rows[:, 0].any()
-    values = rows[:, 1:].copy().view(">u2").reshape(height, width, {0: 1, 2: 3}[colour])
-    with Image.open(path) as picture:
-        picture.load()
-        high = np.asarray(picture).reshape(values.shape)
-    np.testing.assert_array_equal(high, values if colour == 0 else values >> 8)
-    return values
-
-
-@pytest.mark.parametrize("shape", [(5, 7, 1), (7, 5, 3), (1, 1, 3)])
-def test_16_bits(shape, tmp_path):
-    image = np.random.default_rng(0).random(shape) * 1.2 - 0.1
-    write_png16(tmp_path / "a.png", image)
-    expected = np.round(np.clip(image, 0, 1) * 65535)
-    np.testing.assert_array_equal(decoded(tmp_path / "a.png"), expected)
-
-
 def test_bad_images_in_every_command(run, photographs, tiny, tmp_path):
     (photographs / "bad.png").write_bytes(b"no image")
     for command, arguments in (
@@ -345,58 +316,3 @@ def test_any_error_is_one_line(error, run, monkeypatch):
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1, result.stderr
     assert type(error).__name__ in result.stderr and "--debug" in result.stderr
     assert "Traceback" in run("--debug").stderr
-
-
-@pytest.mark.parametrize("command", ["restore", "train"])
-def test_ctrl_c_while_it_compiles(command, photographs, tmp_path):
-    """The process ends soon, by itself, with a line that says what is kept."""
-    out = tmp_path / "out"
-    options = {"restore": ["--degrade", "--sampler", "dps"]}
-    command = [sys.executable, "-m", "jaxdiff.cli", command, photographs, "--out", out]
-    command += options.get(command[3], [])
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    with child(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not (out / "settings.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(2)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and time.monotonic() - started < 10, err
-    assert err.splitlines()[-1].startswith("stopped: ") and "the same command" in err
-
-
-BLOCKED = """
-import hashlib, sys, time
-from jaxdiff.util import interrupts
-
-def waits():
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # C that no signal ends
-
-def swallows():
-    while True:
-        try:
-            time.sleep(1)
-        except KeyboardInterrupt:
-            pass
-
-interrupts.keep("all of it")
-with interrupts.prompt():
-    print("ready", flush=True)
-    globals()[sys.argv[1]]()
-"""
-
-
-@pytest.mark.parametrize("what", ["waits", "swallows"])
-def test_ctrl_c_where_python_does_not_notice(what):
-    command = [sys.executable, "-c", BLOCKED, what]
-    with child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err == b"stopped: all of it\n"
-    assert time.monotonic() - started < 5
