@@ -84,8 +84,8 @@ def restore(
         str | None,
         typer.Option(
             help=f"One of {', '.join(NAMES)}.",
-            show_default="spectral where the prior has been calibrated, else pigdm-paper; dps for cameras "
-            "that are not linear and noises that are not Gaussian",
+            show_default="spectral where the prior has been calibrated, else pigdm-paper; blind for an "
+            "unknown kernel; dps for cameras that are not linear and noises that are not Gaussian",
         ),
     ] = None,
     scale: Annotated[
@@ -97,7 +97,7 @@ def restore(
         typer.Option(
             help="Steps, each an evaluation of the network.",
             min=1,
-            show_default="10 for spectral, 20 for pigdm-paper, 100 for pigdm, 1000 for dps",
+            show_default="10 for spectral, 20 for pigdm-paper, 100 for pigdm, 124 for blind, 1000 for dps",
         ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 9,
@@ -135,8 +135,9 @@ def restore(
 
     Writes degraded.png, restored.png (the mean of the posterior samples), comparison.png and
     metrics.json to OUT, for a folder of images to a folder for each; restored-16bit.png and
-    deviation-16bit.png (the samples' standard deviation) have 16 bits a channel. Of an unknown kernel,
-    kernel.png, kernel.npy and kernel-deviation.npy are what was found. Stopped at any moment, the same command goes on where it was.
+    deviation-16bit.png (the samples' standard deviation) have 16 bits a channel. Of an
+    unknown kernel, kernel.png, kernel.npy and kernel-deviation.npy are what was found. Stopped at
+    any moment, the same command goes on where it was.
     """
     from jaxdiff.commands.restore import restore_images
     from jaxdiff.commands.task import Settings
