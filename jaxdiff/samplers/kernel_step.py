@@ -34,13 +34,6 @@ def normal_equations(power, cross, size: int) -> tuple[jax.Array, jax.Array]:
     return power[apart[..., 0], apart[..., 1]], cross[place[:, 0], place[:, 1]]
 
 
-def least_squares(power, cross, mean, precision) -> jax.Array:
-    """The kernel [size, size] that is most likely under N(mean, 1/precision) and those moments."""
-    a, b = normal_equations(power, cross, len(mean))
-    a += precision * jnp.eye(len(a), dtype=a.dtype)
-    return jnp.linalg.solve(a, b + precision * mean.ravel()).reshape(mean.shape)
-
-
 def simplex_step(power, cross, kernel, ridge, iterations: int = 60) -> jax.Array:
     """The kernel k ≥ 0, Σk = 1, least of E‖k∗x − y‖² + ridge·(x⋆x)(0)·‖k‖², from `kernel` [size, size] on.
 
