@@ -125,7 +125,8 @@ plot.comparison([("blurred", y), *((name, kernel_picture(k)) for name, k in pane
 # ## Along one trajectory
 #
 # `jd.Blind` takes one expectation and one maximisation at each noise level. The posterior of $x_0$ given $x_t$, $y$ and $k$ is the spectral
-# sampler's of notebook 4, a Gaussian at every frequency, so both averages are closed forms; a few $x_t$, the particles,
+# sampler's of notebook 4: a Gaussian, whose two averages are closed forms where its covariance is one number a frequency, and are
+# taken of a draw where, as here, it follows the contrast; a few $x_t$, the particles,
 # average over what a Gaussian cannot be. While there is much noise, only the coarse part of the image is decided, and only the coarse
 # part of the kernel is fitted: the trajectory goes from coarse to fine by itself.
 #

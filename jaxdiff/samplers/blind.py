@@ -30,7 +30,8 @@ class Blind(SpectralPosterior):
     Expectation maximisation along one trajectory. At each level x₀ of each of `particles` x_t has the
     posterior that `SpectralPosterior` gives it under k, with (anneal/2)²·min(σ_t²/α_t², 1) added to σ²
     while k is far off; then k becomes the kernel, ≥ 0 and of sum 1, of the least
-    E‖k∗x₀ − y‖² + ridge·E‖x₀‖²·‖k‖²; and x_s = α_s·x₀ + σ_s·z with x₀ drawn. The expectation is
+    E‖k∗x₀ − y‖² + ridge·E‖x₀‖²·‖k‖²; and x_s = α_s·x₀ + σ_s·z with x₀ drawn. E is a closed form where
+    the camera is a filter and the covariance stationary, and of a draw of each particle elsewhere. It is
     what finds a blur: of one most likely image the most likely kernel is none.
 
     The sample is the first particle, shifted so that the kernel's centre of mass is its middle: k∗x does

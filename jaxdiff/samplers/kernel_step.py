@@ -61,7 +61,7 @@ def simplex_step(power, cross, kernel, ridge, iterations: int = 60) -> jax.Array
 
 
 def centred(image, kernel) -> tuple[jax.Array, jax.Array]:
-    """Both moved by less than a pixel or more, so that the kernel's centre of mass is its middle.
+    """Both moved against each other, so that the kernel's centre of mass is its middle.
 
     k∗x stays what it is: an image and its kernel are known but for such a shift.
     """
