@@ -100,7 +100,7 @@ def of_jax(workload: Workload, folder: str) -> Callable[[], Any]:
         def update():
             nonlocal state
             state, loss = train._update(
-                graph, optimizer, 0.999, 0, alphas_cumprod, state, pixels, False, at_once
+                graph, optimizer, 0.999, 0, 1.0, alphas_cumprod, state, pixels, False, at_once
             )
             return jax.block_until_ready(loss)
 

@@ -63,7 +63,8 @@ def finished(photographs, tmp_path_factory):
     return out
 
 
-def test_update_is_that_of_torch(tmp_path):
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_update_is_that_of_torch(tmp_path, power):
     """Loss, clipped gradients and AdamW of one step, at a rate where a wrong gradient shows."""
     unet = jd.UNet2D(CONFIG, rngs=nnx.Rngs(0))
     schedule = jd.Schedule.from_config()
@@ -74,10 +75,13 @@ def test_update_is_that_of_torch(tmp_path):
     state = train.State(jnp.zeros((), jnp.int32), *copy, optimizer.init(params))
     pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     alphas_cumprod = jnp.asarray(schedule.alphas_cumprod, jnp.float32)
-    state, loss = train._update(graph, optimizer, 0.9, 0, alphas_cumprod, state, pixels, False, 2)
+    state, loss = train._update(
+        graph, optimizer, 0.9, 0, power, alphas_cumprod, state, pixels, False, 2
+    )
 
     of_t, of_eps = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
-    t = np.asarray((jax.random.uniform(of_t) + jnp.arange(4) / 4) % 1 * 1000).astype(int)
+    u = np.asarray((jax.random.uniform(of_t) + jnp.arange(4) / 4) % 1)
+    t = (u**power * 1000).astype(int)
     eps = np.asarray(jax.random.normal(of_eps, pixels.shape))
     alpha = schedule.alphas_cumprod[t][:, None, None, None].astype(np.float32)
     x_t = np.sqrt(alpha) * (pixels / np.float32(127.5) - 1) + np.sqrt(1 - alpha) * eps

@@ -190,6 +190,10 @@ def train(
     steps: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = 50_000,
     batch_size: Annotated[int, typer.Option(help="Images an update.", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="Its highest.")] = 3e-4,
+    level_power: Annotated[
+        float,
+        typer.Option(help="Timesteps T·u^p, u uniform in [0, 1): above 1, more of little noise."),
+    ] = 1.0,
     ema: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9995,
     half_size: Annotated[
         float, typer.Option(help="The first part of the steps, at half the size.")
@@ -231,6 +235,7 @@ def train(
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        level_power=level_power,
         ema=ema,
         half_size=half_size,
         flip=flip,

@@ -65,11 +65,20 @@ class State:
 
 
 def update(
-    graph, optimizer, ema, seed, alphas_cumprod, state: State, pixels, small: bool, at_once: int
+    graph,
+    optimizer,
+    ema,
+    seed,
+    level_power,
+    alphas_cumprod,
+    state: State,
+    pixels,
+    small: bool,
+    at_once: int,
 ):
     """One step of training: the state after it, and the loss.
 
-    `at_once`, a divisor of the batch: how many images' gradients are computed together, and then
+    `level_power`: the timesteps are T·u^level_power, u uniform in [0, 1). `at_once`, a divisor of the batch: how many images' gradients are computed together, and then
     added up.
     """
     x0 = 2 * (pixels / jnp.float32(255)) - 1
@@ -80,7 +89,7 @@ def update(
     # One draw for all, spread evenly: the loss varies less than with one each (Kingma et al. 2021,
     # arXiv 2107.00630, I.1).
     stratified = (jax.random.uniform(of_t) + jnp.arange(n) / n) % 1
-    t = (stratified * len(alphas_cumprod)).astype(jnp.int32)
+    t = (stratified**level_power * len(alphas_cumprod)).astype(jnp.int32)
     eps = jax.random.normal(of_eps, x0.shape)
 
     def loss(params, x0, t, eps):
@@ -293,6 +302,7 @@ def _run(
                     optimizer,
                     settings.ema,
                     settings.seed,
+                    settings.level_power,
                     alphas_cumprod,
                     state,
                     batch,

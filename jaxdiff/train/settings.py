@@ -31,7 +31,8 @@ class Settings:
     """What a run is made of, besides its images and its network.
 
     `learning_rate` is the highest, after `warmup` steps; `clip` the largest norm of a gradient;
-    `ema` the decay of the averaged weights; `half_size` the part of the steps that see the images
+    `level_power` = p draws the timesteps as T·u^p, u uniform: above 1, more of them have little noise, as
+    restoring photographs asks for; `ema` the decay of the averaged weights; `half_size` the part of the steps that see the images
     at half the size; `flip` mirrors half of them; `crop` takes squares at random places of images at
     their own scale.
 
@@ -45,6 +46,7 @@ class Settings:
     warmup: int = 500
     weight_decay: float = 1e-4
     clip: float = 1.0
+    level_power: float = 1.0
     ema: float = 0.9995
     half_size: float = 0.3
     flip: bool = True
@@ -52,7 +54,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "learning_rate", "clip"):
+        for name in ("steps", "batch_size", "learning_rate", "clip", "level_power"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)}")
         for name in ("ema", "half_size"):
