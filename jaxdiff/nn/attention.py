@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from jaxdiff.nn.abstract import Linear
 from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.util.platform import choices
 
@@ -34,10 +35,10 @@ class Attention(nnx.Module):
         self.rescale = rescale
         inner = self.heads * head_dim
         self.group_norm = nnx.data(None) if groups is None else GroupNorm(channels, groups, eps)
-        self.to_q = nnx.Linear(channels, inner, rngs=rngs)
-        self.to_k = nnx.Linear(channels, inner, rngs=rngs)
-        self.to_v = nnx.Linear(channels, inner, rngs=rngs)
-        self.to_out = nnx.List([nnx.Linear(inner, channels, rngs=rngs)])
+        self.to_q = Linear(channels, inner, rngs=rngs)
+        self.to_k = Linear(channels, inner, rngs=rngs)
+        self.to_v = Linear(channels, inner, rngs=rngs)
+        self.to_out = nnx.List([Linear(inner, channels, rngs=rngs)])
 
     def __call__(self, x, temb=None, rngs=None):
         n, height, width, c = x.shape

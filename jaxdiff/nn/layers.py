@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from jaxdiff.nn.abstract import Linear, initializer, normal
 from jaxdiff.nn.convolve import Padding, convolve, convolve_gradient
 from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.util.platform import choices
@@ -111,8 +112,9 @@ class Conv(nnx.Module):
     def __init__(
         self, in_channels: int, out_channels: int, size: int, *, stride=1, padding=None, rngs
     ):
-        init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # torch's default
-        self.kernel = nnx.Param(init(rngs.params(), (size, size, in_channels, out_channels)))
+        init = initializer(nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"))
+        shape = size, size, in_channels, out_channels
+        self.kernel = nnx.Param(init(rngs.params(), shape))  # torch's default
         self.bias = nnx.Param(jnp.zeros(out_channels))
         self.stride = stride
         self.padding = ((size // 2, size // 2),) * 2 if padding is None else padding
@@ -197,7 +199,7 @@ class FourierProjection(nnx.Module):
     """Random Fourier features of log t."""
 
     def __init__(self, channels: int, *, rngs):
-        self.kernel = nnx.Param(16 * jax.random.normal(rngs.params(), (channels,)))
+        self.kernel = nnx.Param(16 * normal(rngs.params(), (channels,)))
 
     def __call__(self, t):
         angle = jnp.log(t)[:, None] * self.kernel[...][None] * 2 * np.pi
@@ -208,8 +210,8 @@ class TimestepEmbedding(nnx.Module):
     """Linear, SiLU, linear."""
 
     def __init__(self, in_channels: int, dim: int, *, rngs):
-        self.linear_1 = nnx.Linear(in_channels, dim, rngs=rngs)
-        self.linear_2 = nnx.Linear(dim, dim, rngs=rngs)
+        self.linear_1 = Linear(in_channels, dim, rngs=rngs)
+        self.linear_2 = Linear(dim, dim, rngs=rngs)
 
     def __call__(self, x):
         return self.linear_2(jax.nn.silu(self.linear_1(x)))
@@ -238,7 +240,7 @@ class Resnet(nnx.Module):
         self.norm1 = GroupNorm(in_channels, groups, config.norm_eps)
         self.conv1 = Conv(in_channels, out_channels, 3, rngs=rngs)
         time, width = config.time_embed_dim, out_channels * (2 if self.scale_shift else 1)
-        self.time_emb_proj = nnx.data(None) if time is None else nnx.Linear(time, width, rngs=rngs)
+        self.time_emb_proj = nnx.data(None) if time is None else Linear(time, width, rngs=rngs)
         self.norm2 = GroupNorm(out_channels, groups_out or groups, config.norm_eps)
         # A dropout without a random stream of its own: the model holds weights and nothing else.
         self.dropout = nnx.Dropout(config.dropout, deterministic=True) if config.dropout else None

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.nn.abstract import Linear, normal
 from jaxdiff.nn.attention import attend
 from jaxdiff.nn.layers import (
     Conv,
@@ -150,9 +151,9 @@ class SongUNet(nnx.Module):
         if c.embedding_type == "fourier":
             self.map_noise = FourierEmbedding(noise, rngs=rngs)
         if c.label_dim:
-            self.map_label = nnx.Linear(c.label_dim, noise, rngs=rngs)
-        self.map_layer0 = nnx.Linear(noise, emb, rngs=rngs)
-        self.map_layer1 = nnx.Linear(emb, emb, rngs=rngs)
+            self.map_label = Linear(c.label_dim, noise, rngs=rngs)
+        self.map_layer0 = Linear(noise, emb, rngs=rngs)
+        self.map_layer1 = Linear(emb, emb, rngs=rngs)
         halve, double, _ = _RESAMPLE[c.resample_filter]
         block = partial(Block, emb=emb, rngs=rngs)
 
@@ -280,7 +281,7 @@ class Block(nnx.Module):
     def __init__(self, in_channels, channels, *, emb, heads=0, resize=None, rngs):
         self.norm0 = _norm(in_channels)
         self.conv0 = Conv(in_channels, channels, 3, rngs=rngs)
-        self.affine = nnx.Linear(emb, channels, rngs=rngs)
+        self.affine = Linear(emb, channels, rngs=rngs)
         self.norm1 = _norm(channels)
         self.conv1 = Conv(channels, channels, 3, rngs=rngs)
         projects = in_channels != channels or resize is not None
@@ -311,7 +312,7 @@ class FourierEmbedding(nnx.Module):
     """Random Fourier features of a number."""
 
     def __init__(self, channels: int, *, rngs):
-        self.freqs = nnx.Param(16 * jax.random.normal(rngs.params(), (channels // 2,)))
+        self.freqs = nnx.Param(16 * normal(rngs.params(), (channels // 2,)))
 
     def __call__(self, t):
         angle = t[:, None] * (2 * jnp.pi * self.freqs[...][None])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.nn.abstract import abstract
+from jaxdiff.nn.abstract import Embed, abstract
 from jaxdiff.nn.blocks import DownBlock, MidBlock, SkipDownBlock, SkipUpBlock, UpBlock
 from jaxdiff.nn.config import UNet2DConfig
 from jaxdiff.nn.layers import Conv, FourierProjection, TimestepEmbedding, positional_embedding
@@ -50,12 +50,12 @@ class UNet2D(nnx.Module):
             time_channels *= 2
         elif c.time_embedding_type == "learned":
             assert c.num_train_timesteps is not None  # the config sees to it
-            self.time_proj = nnx.Embed(c.num_train_timesteps, widths[0], rngs=rngs)
+            self.time_proj = Embed(c.num_train_timesteps, widths[0], rngs=rngs)
         self.time_embedding = TimestepEmbedding(time_channels, c.time_embed_dim, rngs=rngs)
         if c.class_embed_type == "timestep":
             self.class_embedding = TimestepEmbedding(time_channels, c.time_embed_dim, rngs=rngs)
         elif c.class_embed_type is None and c.num_class_embeds is not None:
-            self.class_embedding = nnx.Embed(c.num_class_embeds, c.time_embed_dim, rngs=rngs)
+            self.class_embedding = Embed(c.num_class_embeds, c.time_embed_dim, rngs=rngs)
 
         self.down_blocks = nnx.List()
         for i, kind in enumerate(c.down_block_types):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.nn.abstract import Embed
 from jaxdiff.nn.blocks import DownBlock, MidBlock
 from jaxdiff.nn.config import ACTIVATIONS
 from jaxdiff.nn.layers import Conv, Resnet, Upsample
@@ -219,7 +220,7 @@ class Codebook(nnx.Module):
     """The nearest of n vectors, in the place of each pixel."""
 
     def __init__(self, count: int, channels: int, *, rngs):
-        self.embedding = nnx.Embed(count, channels, rngs=rngs)
+        self.embedding = Embed(count, channels, rngs=rngs)
 
     def __call__(self, z):
         codes = self.embedding.embedding[...]
