@@ -156,12 +156,15 @@ def build(cell: Cell, images: np.ndarray, denoiser, covariance):
 def drawing(cell: Cell, operator, sigma, y, sampler, denoiser) -> Callable:
     """(draws, seed) → posterior samples [N, draws, H, W, C] and the iterations of its solver."""
     if sampler is None:
-        kernel = np.asarray(operator.kernel)  # its centre in the middle
-        network, iterations = _azula_network(), int(cell.sampler[-1])
+        network, iterations = azula_network(), int(cell.sampler[-1])
 
         def by_azula(draws, seed):
-            given = kernel, y, sigma, cell.evaluations, iterations
-            return with_azula.mmps(network, *given, draws, seed), 0
+            given = sigma, cell.evaluations, draws, seed
+            found = [
+                with_azula.restored(network, "mmps", operator, one, *given, iterations=iterations)
+                for one in y
+            ]
+            return np.stack(found), 0
 
         return by_azula
     steps = sampler.steps(cell.evaluations)
@@ -175,7 +178,8 @@ def drawing(cell: Cell, operator, sigma, y, sampler, denoiser) -> Callable:
 
 
 @functools.cache
-def _azula_network():
+def azula_network():
+    """The bundled prior in torch."""
     with tempfile.TemporaryDirectory() as folder:
         jd.save(folder, *jd.load("faces64"))
         return with_azula.denoiser(folder)

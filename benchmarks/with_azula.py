@@ -2,7 +2,13 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from jaxdiff.operators import Linear
+
+METHODS = ("dps", "mmps", "tmpd", "diffpir")
 
 
 def denoiser(folder: str) -> Any:
@@ -33,30 +39,79 @@ def denoiser(folder: str) -> Any:
     return Network(unet.to(device).eval().requires_grad_(False))
 
 
-def mmps(network, kernel, y: np.ndarray, sigma, steps: int, iterations: int, count: int, seed: int):
-    """`count` posterior samples of each blurred image y [N, H, W, 3]: [N, count, H, W, 3] in [0, 1].
-
-    By MMPS on a `denoiser` with azula's defaults but for its solver's iterations (1); image by image.
+def camera(operator, images: bool):
+    """One of our operators in torch: of states [n, 3, H, W] in [-1, 1], or of `images` in [0, 1] that they stand
+    for, to vectors [n, D], which its solvers want; with the derivatives of both modes.
     """
     import torch
-    from azula.guidance.mmps import MMPSDenoiser  # pyright: ignore[reportMissingImports]
-    from azula.linalg.covariance import IsotropicCovariance  # pyright: ignore[reportMissingImports]
-    from azula.sample import DDPMSampler  # pyright: ignore[reportMissingImports]
 
-    from convert import course
+    def whole(x):
+        x = jnp.moveaxis(x, -3, -1)
+        return jax.vmap(operator)(x / 2 + 0.5 if images else x).reshape(len(x), -1)
+
+    forward = jax.jit(whole)
+    backward = jax.jit(lambda x, v: jax.vjp(whole, x)[1](v)[0])
+    tangent = jax.jit(lambda x, v: jax.jvp(whole, (x,), (v,))[1])
+
+    def call(function, *tensors):
+        found = function(*(t.detach().numpy() for t in tensors))
+        return torch.from_numpy(np.array(found, np.float32))
+
+    class Camera(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return call(forward, x)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.x = inputs[0].detach()
+
+        @staticmethod
+        def backward(ctx, *v):
+            return call(backward, ctx.x, *v)
+
+        @staticmethod
+        def jvp(ctx, *v):
+            return call(tangent, ctx.x, *v)
+
+    return Camera.apply
+
+
+def restored(
+    network, method: str, operator, y, sigma: float, steps: int, count: int, seed: int, **options
+):
+    """`count` posterior samples of one measurement y: [count, H, W, 3] in [0, 1].
+
+    With azula's defaults where `options` do not say otherwise. Linear operators act on states, and y and its
+    noise are in their units; others on the images, and so does what is compared.
+    """
+    import torch
+    from azula import guidance, sample  # pyright: ignore[reportMissingImports]
+    from azula.guidance import diffpir, dps, mmps, tmpd  # noqa: F401  # pyright: ignore
+    from azula.linalg.covariance import IsotropicCovariance  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(seed)
-    blur = course.TorchBlur(kernel, y.shape[1:3], torch.float32)
-    noise, found = IsotropicCovariance((2 * sigma) ** 2), []
-
-    def camera(x):  # vectors, which its solver wants
-        return blur(x).flatten(1)
-
-    for one in y:
-        measured = torch.tensor(one.transpose(2, 0, 1)[None].repeat(count, 0))
-        half = torch.full_like(measured, 0.5)
-        measured = 2 * (measured - blur(half)).flatten(1)  # of images in [-1, 1]
-        guided = MMPSDenoiser(network, measured, camera, noise, iterations=iterations)
-        x = DDPMSampler(guided, steps=steps, silent=True)(torch.randn_like(half))
-        found.append((x.clip(-1, 1) / 2 + 0.5).detach().numpy().transpose(0, 2, 3, 1))
-    return np.stack(found)
+    shape = operator.input_shape(np.shape(y))
+    linear = isinstance(operator, Linear)
+    if linear:
+        y, sigma = 2 * y - np.asarray(operator(np.ones(shape, np.float32))), 2 * sigma
+    forward = camera(operator, images=not linear)
+    measured = torch.tensor(np.tile(np.ravel(y), (count, 1)), dtype=torch.float32)
+    given = {"silent": True, "steps": steps}
+    if method == "dps":
+        # Of one norm for all draws, whose gradients are then of each its own.
+        sampler = guidance.dps.DPSSampler(network, measured, forward, **options, **given)
+    else:
+        made = {
+            "mmps": lambda: guidance.mmps.MMPSDenoiser(
+                network, measured, forward, IsotropicCovariance(sigma**2), **options
+            ),
+            "tmpd": lambda: guidance.tmpd.TMPDenoiser(network, measured, forward, sigma**2),
+            "diffpir": lambda: guidance.diffpir.DiffPIRDenoiser(
+                network, measured, forward, sigma**2, **options
+            ),
+        }
+        sampler = sample.DDPMSampler(made[method](), **given)
+    h, w, c = shape
+    x = sampler(torch.randn(count, c, h, w))
+    return (x.clip(-1, 1) / 2 + 0.5).detach().numpy().transpose(0, 2, 3, 1)

@@ -1,0 +1,253 @@
+"""`python -m benchmarks.leaderboard FACES.npz`: every method, and the peers' own, on eight tasks.
+
+Each validation face is degraded once a task and restored by each method that takes the task, with the steps of its
+paper, nine draws each; azula's own implementations, on the same weights, one. Phase retrieval has no
+mean: its draw is that of four whose amplitudes are nearest, turned by half where that is nearer, and hybrid
+input–output stands beside it. Rows go to a CSV as they come; started again, a run goes on.
+"""
+
+import argparse
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+import jaxdiff as jd
+from benchmarks import phase, with_azula
+from benchmarks.posterior import azula_network
+from jaxdiff import data, metrics
+from jaxdiff.commands.cameras import operator as named_operator
+from jaxdiff.commands.recipes import NOISES, made
+from jaxdiff.plot import LABELS
+from jaxdiff.samplers.presets import NAMES, preset
+from jaxdiff.util.files import read_csv, replace_file, write_csv, write_text
+
+FOLDER = Path("benchmarks/leaderboard-results")
+TASKS = {
+    "motion blur": ("blur:motion:17,1", "gaussian:0.05"),
+    "Gaussian blur": ("blur:gaussian:11,2", "gaussian:0.05"),
+    "×4": ("downsample:4", "gaussian:0.05"),
+    "70 % missing": ("mask:0.3,0", "gaussian:0.05"),
+    "a box": ("box:20,20,24,24", "gaussian:0.05"),
+    "phase retrieval": ("phase:2", "gaussian:0.05"),
+    "HDR": ("hdr:2", "gaussian:0.05"),
+    "Poisson blur": ("blur:gaussian:11,2", "poisson:100"),
+}
+OURS = tuple(name for name in NAMES if name != "blind")
+HIO = "hybrid input–output"
+# azula's own, with its defaults.
+PEERS = tuple(f"azula {name}" for name in with_azula.METHODS)
+# (evaluations, gradients through the network) of a step, where they are not one and none.
+COSTS = {
+    "pigdm": (1, 1), "pigdm-paper": (1, 1), "dps": (1, 1), "dps-adaptive": (1, 1),
+    "tmpd": (1, 2), "mmps": (1, 2), "sitcom": (20, 20), "pnpdm": (20, 0), "tds": (16, 16),
+    "daps": (5, 0), "repaint": (10, 0),
+}  # fmt: skip
+SCORES = ("psnr_draw", "psnr_mean", "ssim", "coverage", "error", "spread", "seconds")
+
+
+class Problem(NamedTuple):
+    """A degraded image of a task."""
+
+    task: str
+    operator: Any
+    noise: Any
+    y: np.ndarray
+    truth: np.ndarray
+    seed: int
+
+
+def problem(task: str, image: np.ndarray, seed: int) -> Problem:
+    """The same for every method."""
+    recipe, noise = TASKS[task]
+    operator, noise = named_operator(recipe, image.shape[:2]), made("noise", NOISES, noise)
+    y = noise.draw(jax.random.key(seed), operator(image))
+    return Problem(task, operator, noise, np.asarray(operator.project(y)), image, seed)
+
+
+def draws_of(name: str, problem: Problem, n: int, prior) -> np.ndarray:
+    """Draws [n, H, W, C] by a method, ours or a peer's.
+
+    Raises:
+        ValueError, TypeError: where it does not take the task.
+    """
+    if name == HIO:
+        shape = problem.truth.shape
+        found = [phase.hybrid_input_output(problem.y, shape, seed=k) for k in range(n)]
+        return np.stack(found)
+    if name in PEERS:
+        method = name.split()[1]
+        if not isinstance(problem.noise, jd.noise.Gaussian):
+            raise ValueError(f"{name}: takes Gaussian noise alone")
+        if method != "dps" and not isinstance(problem.operator, jd.operators.Linear):
+            raise ValueError(f"{name}: takes linear operators alone")
+        sigma, steps = float(problem.noise.sigma), preset(method).steps
+        given = azula_network(), method, problem.operator, problem.y, sigma, steps
+        return np.concatenate([with_azula.restored(*given, 1, k) for k in range(n)])
+    denoiser, covariance = prior
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a method that does not suit: the table says it
+        restored = jd.restore(
+            problem.y,
+            problem.operator,
+            problem.noise,
+            prior=denoiser,
+            covariance=covariance,
+            sampler=name,
+            n=n,
+            key=jax.random.key(problem.seed),
+        )
+    return np.asarray(restored.draws)
+
+
+def score(problem: Problem, draws: np.ndarray) -> dict[str, float]:
+    """One row's numbers but for its time."""
+    n, truth = len(draws), problem.truth
+    if problem.task == "phase retrieval":
+        amplitudes = np.asarray(jax.vmap(problem.operator)(draws))
+        best = draws[((amplitudes - problem.y) ** 2).sum((1, 2, 3)).argmin()]
+        upright = max((best, best[::-1, ::-1]), key=lambda x: metrics.psnr(x, truth))
+        return {"psnr_draw": metrics.psnr(upright, truth), "ssim": metrics.ssim(upright, truth)}
+    found = {"psnr_draw": float(np.mean([metrics.psnr(draw, truth) for draw in draws]))}
+    found["ssim"] = metrics.ssim(draws[0], truth)
+    if n > 1:
+        found["psnr_mean"] = metrics.psnr(draws.mean(0), truth)
+        found["coverage"] = metrics.calibration(draws[None], truth[None])["coverage"]
+        found["error"] = float(np.mean((draws.mean(0) - truth) ** 2))
+        found["spread"] = float(np.mean(draws.var(0, ddof=1)) * (1 + 1 / n))
+    return found
+
+
+def run(path: Path, images: np.ndarray, tasks, methods, draws: int) -> list[dict]:
+    """The rows that are there, and those that are not, measured."""
+    rows = read_csv(path, text=("task", "method"), whole=("image",)) if path.exists() else []
+    done = {(r["task"], r["method"], r["image"]) for r in rows}
+    prior = jd.prior("faces64"), jd.SpectralCovariance.load("faces64")
+    for task in tasks:
+        for name in methods:
+            if name == HIO and task != "phase retrieval":
+                continue
+            bar = tqdm(range(len(images)), f"{task}, {name}", unit="image")
+            for i in bar:
+                if (task, name, i) in done:
+                    continue
+                one = problem(task, images[i], i)
+                n = 4 if task == "phase retrieval" else 1 if name in PEERS else draws
+                started = time.perf_counter()
+                try:
+                    found = draws_of(name, one, n, prior)
+                except (ValueError, TypeError) as e:
+                    bar.write(f"{task}, {name}: {e}")
+                    break
+                scores = score(one, found) | {"seconds": (time.perf_counter() - started) / n}
+                row = {"task": task, "method": name, "image": i}
+                rows.append(row | {k: scores.get(k, np.nan) for k in SCORES})
+                write_csv(path, rows)
+    return rows
+
+
+def cost(name: str) -> tuple[int, int]:
+    """(evaluations, gradients) of one draw."""
+    name = name.split()[-1]
+    if name not in NAMES:
+        return 0, 0
+    each = COSTS.get(name, (1, 0))
+    return each[0] * preset(name).steps, each[1] * preset(name).steps
+
+
+def cells(rows: list[dict]) -> Iterator[dict[str, Any]]:
+    """Of each task and method: the means, the ratio of sums, the median time."""
+    for task in TASKS:
+        for name in (*OURS, *PEERS, HIO):
+            some = [r for r in rows if (r["task"], r["method"]) == (task, name)]
+            if not some:
+                continue
+            cell: dict[str, Any] = {"task": task, "method": name, "images": len(some)}
+            for k in ("psnr_draw", "psnr_mean", "ssim", "coverage"):
+                cell[k] = float(np.mean([r[k] for r in some]))
+            cell["error_over_spread"] = float(
+                np.sqrt(sum(r["error"] for r in some) / sum(r["spread"] for r in some))
+            )
+            cell["seconds"] = float(np.median([r["seconds"] for r in some]))
+            cell["evaluations"], cell["gradients"] = cost(name)
+            yield cell
+
+
+def table(rows: list[dict]) -> str:
+    """As markdown."""
+    lines = [
+        "| task | method | images | a draw, dB | mean of the draws, dB | SSIM | error/spread | coverage "
+        "| evaluations + gradients | s a draw |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+
+    def shown(number: float, digits: int = 2) -> str:
+        return f"{number:.{digits}f}" if np.isfinite(number) else ""
+
+    for c in cells(rows):
+        lines.append(
+            f"| {c['task']} | {LABELS.get(c['method'], c['method'])} | {c['images']} "
+            f"| {shown(c['psnr_draw'])} | {shown(c['psnr_mean'])} | {shown(c['ssim'], 3)} "
+            f"| {shown(c['error_over_spread'])} | {shown(c['coverage'], 3)} "
+            f"| {c['evaluations']} + {c['gradients']} | {shown(c['seconds'])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict]) -> Figure:
+    """Quality and calibration against what they cost, averaged over the tasks that a method has."""
+    figure = Figure((11, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    found = list(cells(rows))
+    best = {c["task"]: max(d["psnr_draw"] for d in found if d["task"] == c["task"]) for c in found}
+    for name in dict.fromkeys(c["method"] for c in found):
+        own = [c for c in found if c["method"] == name and c["task"] != "phase retrieval"]
+        if not own or name == HIO:
+            continue
+        below = np.mean([c["psnr_draw"] - best[c["task"]] for c in own])
+        ratio = np.mean([c["error_over_spread"] for c in own])
+        x, label = sum(cost(name)), LABELS.get(name, name)
+        for axis, y in ((left, below), (right, ratio)):
+            if np.isfinite(y):
+                axis.plot(x, y, "o" if name in OURS else "x")
+                axis.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    left.set_ylabel("a draw, dB below the task's best")
+    right.set_ylabel("error of the mean over the draws' spread")
+    right.axhline(1, color="grey", linestyle="--", linewidth=0.8)
+    for axis in (left, right):
+        axis.set_xscale("log")
+        axis.set_xlabel("evaluations and gradients a draw")
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.leaderboard", description=__doc__)
+    parser.add_argument("faces", type=Path, help="an .npz of packed images, of which those of val")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="TASK")
+    every = (*OURS, *PEERS, HIO)
+    parser.add_argument("--methods", nargs="+", default=every, choices=every, metavar="METHOD")
+    parser.add_argument("--most", type=int, help="evaluations and gradients of a method, at most")
+    parser.add_argument("--images", type=int, default=40, help="of each cell (default 40)")
+    parser.add_argument("--draws", type=int, default=9, help="of each image (default 9)")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    args = parser.parse_args()
+    images = data.load_images(args.faces, (64, 64), n=args.images, split="val")
+    args.out.mkdir(exist_ok=True)
+    methods = [m for m in args.methods if args.most is None or sum(cost(m)) <= args.most]
+    rows = run(args.out / "rows.csv", images, args.tasks, methods, args.draws)
+    text, save = table(rows), plot(rows).savefig
+    write_text(args.out / "table.md", text)
+    replace_file(args.out / "leaderboard.png", lambda t: save(t, dpi=110, format="png"))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
