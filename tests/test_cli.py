@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import click
+import jax
 import numpy as np
 import pytest
 import typer
@@ -158,9 +159,22 @@ def test_calibrate(run, tmp_path, tiny):
     assert (tmp_path / "model/spectral_covariance.png").exists()
     assert jd.SpectralCovariance.load(tmp_path / "model").table.shape == (3, 47, 3, 3)
     assert UNet2DModel.from_pretrained(tmp_path / "model").config.sample_size == 64
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        squares = "--size", 32, "--crop"
+        code, _, err = run("calibrate", "model", folder, "--n", 2, "--levels", 3, *squares)
+    assert code == 0, err
+    faces = np.stack(list(data.faces().values()))[:2, 16:48, 16:48]
+    unet = jd.Denoiser(*jd.load(tmp_path / "model"))
+    with pytest.warns(UserWarning, match="on 2 images"):
+        same = jd.SpectralCovariance.estimate(unet, faces, key=jax.random.key(0), levels=3)
+    found = jd.SpectralCovariance.load(tmp_path / "model").table
+    assert found.shape == (3, 24, 3, 3)
+    np.testing.assert_allclose(found, same.table, rtol=1e-4)
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         (["faces64"], "no folder here"),
+        (["model", "--crop"], "are of images"),
         (["model", "nothing"], "no such folder or .npz"),
         (["model", "empty"], "holds no images"),
         (["model", "model/config.json"], "expected an .npz"),

@@ -110,6 +110,14 @@ def calibrate(
         typer.Option(help="How many images, or samples.", min=1, show_default="256, or 64 samples"),
     ] = None,
     levels: Annotated[int, typer.Option(help="Noise levels.", min=2)] = 25,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Of the images, in pixels.", min=8, show_default="the model's"),
+    ] = None,
+    crop: Annotated[
+        bool,
+        typer.Option("--crop", help="The middle of images at their own scale, not fitted to SIZE."),
+    ] = False,
     config: ConfigOption = None,
     class_label: ClassLabelOption = None,
     seed: SeedOption = 0,
@@ -128,6 +136,7 @@ def calibrate(
 
     from jaxdiff import data, plot
     from jaxdiff.commands.images import read_all
+    from jaxdiff.priors import of_size
 
     if out is None and not Path(model).exists():
         raise ValueError(f"--out: {model} is no folder here: name the folder to write")
@@ -140,13 +149,18 @@ def calibrate(
         denoiser = jd.prior(model, config=config, class_labels=class_label)
         if (shape := denoiser.image_shape) is None:
             raise ValueError(f"{model} names no sample_size in its config")
+        if images is None and (size or crop):
+            raise ValueError("--size, --crop: are of images: name some")
+        if size is not None:
+            denoiser, shape = of_size(denoiser, (size, size)), (size, size, shape[2])
+        how = "crop" if crop else "resize"
         n = n or (64 if images is None else 256)
         known, bad = None, []
         if images is not None and images.is_dir():
-            good, bad = read_all(images, shape, "resize", n)
+            good, bad = read_all(images, shape, how, n)
             known = np.stack(list(good.values()))
         elif images is not None:
-            known = data.load_images(images, (shape[0], shape[1]), n=n, channels=shape[2])
+            known = data.load_images(images, (shape[0], shape[1]), how, n, channels=shape[2])
         say("compiling…")
         covariance = jd.SpectralCovariance.estimate(
             denoiser, known, key=jax.random.key(seed), n=n, levels=levels, progress=progress()
