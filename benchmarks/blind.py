@@ -103,6 +103,9 @@ def main() -> None:
     parser.add_argument("kernels", help="a .mat of kernels")
     parser.add_argument("--model", default="faces64")
     parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument(
+        "--crop", action="store_true", help="the middle of images at their own scale"
+    )
     parser.add_argument("--size", type=int, default=17, help="of the kernels (default 17)")
     parser.add_argument("--images-of-each", type=int, default=20, help="noise level (default 20)")
     parser.add_argument("--draws", type=int, default=4, help="of each (default 4)")
@@ -111,7 +114,8 @@ def main() -> None:
     args = parser.parse_args()
     kernels = [k for k in data.load_kernels(args.kernels) if max(k.shape) <= args.size]
     shape = (args.image_size, args.image_size)
-    images = data.load_images(args.images, shape, n=args.images_of_each, split="val")
+    how = "crop" if args.crop else "resize"
+    images = data.load_images(args.images, shape, how, args.images_of_each, "val")
     denoiser = jd.prior(args.model)
     covariance = jd.SpectralCovariance.load(args.model)
     rows = []

@@ -42,6 +42,7 @@ class Restored(NamedTuple):
     wiener: np.ndarray | None  # of a linear operator
     residual_rms: float  # of the samples' mean, on the canvas
     kernels: np.ndarray | None = None  # [n, size, size], those found for an unknown one
+    misfit: float = np.nan  # the measurement's, to what the prior's table expects: 1 is as expected
 
     @property
     def mean(self) -> np.ndarray:
@@ -49,7 +50,9 @@ class Restored(NamedTuple):
         return self.samples.mean(0)
 
 
-def restored(job: Job, samples: np.ndarray, kernels: np.ndarray | None = None) -> Restored:
+def restored(
+    job: Job, samples: np.ndarray, kernels: np.ndarray | None = None, misfit: float = np.nan
+) -> Restored:
     """What is shown of samples of the canvas, with the Wiener filter's image of the measurement."""
     operator, canvas, shown = job.camera
     if kernels is not None:
@@ -59,17 +62,20 @@ def restored(job: Job, samples: np.ndarray, kernels: np.ndarray | None = None) -
     if isinstance(operator, Linear):
         filtered = np.asarray(shown(metrics.wiener(job.y, operator, job.sigma, canvas)))
     rms = float(np.sqrt(np.mean(residual**2)))
-    return Restored(job, np.stack([shown(sample) for sample in samples]), filtered, rms, kernels)
+    pictures = np.stack([shown(sample) for sample in samples])
+    return Restored(job, pictures, filtered, rms, kernels, misfit)
 
 
 def score(done: Restored) -> dict[str, Any]:
     """The residual of the samples' mean; where the truth is known, PSNR (dB) and calibration."""
-    (job, samples, wiener, residual, _), mean = done, done.mean
+    (job, samples, wiener, residual, _, misfit), mean = done, done.mean
     result: dict[str, Any] = {
         "file": job.file,
         "sigma": job.sigma,
         "residual_rms": residual,
     }
+    if np.isfinite(misfit):
+        result["misfit"] = misfit
     if job.truth is None:
         return result
     if job.y.shape == job.truth.shape:
@@ -96,7 +102,7 @@ def write(
     """
     temporary = temporary_folder(root)
     try:
-        job, samples, wiener, _, kernels = done
+        job, samples, wiener, _, kernels, _ = done
         measured = _shown(job)
         data.write_image(temporary / "degraded.png", measured)
         _, alpha, profile = job.picture

@@ -6,7 +6,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +25,8 @@ from jaxdiff.util.names import folder_names, printable
 from jaxdiff.util.platform import evaluation_batch
 from jaxdiff.util.runs import SETTINGS, Run
 from jaxdiff.util.seconds import Seconds
+
+MISFIT = 2.0  # pictures that a prior knows have about 1, seldom over 1.5: benchmarks/choices.md
 
 
 def restore_images(
@@ -91,14 +93,15 @@ def restore_images(
                         compiled.add(camera.canvas)
                         say(f"compiling for {camera.canvas[0]}×{camera.canvas[1]}…")
                     bar_inside = progress and single
-                    for job, samples, kernels, cg in _sample(
+                    for job, samples, kernels, watched in _sample(
                         task, alike, size, sharding, bar_inside
                     ):
-                        converged.append(cg)
+                        converged.append(float(watched.converged.mean()))
                         if not np.isfinite(samples).all():
                             bad.append(_not_finite(job, task.settings))
                             continue
-                        done = restored(job, samples, kernels)
+                        misfit = float(np.median(watched.misfit))
+                        done = restored(job, samples, kernels, misfit)
                         result = score(done)
                         of_one = None if single else result
                         write(out, folders[job.name], done, of_one, settings.save_draws)
@@ -112,6 +115,9 @@ def restore_images(
                 "the operator is badly conditioned for so small a --sigma",
                 stacklevel=1,
             )
+        _warn_of_misfits(
+            {name: results[name] for name in (i.name for i in mine) if name in results}
+        )
         shares = hosts.gather([results, bad])
         together = {name: result for share, _ in shares for name, result in share.items()}
         results = {item.name: together[item.name] for item in items if item.name in together}
@@ -155,8 +161,8 @@ def _at_once(settings: Settings, sharding) -> int:
 
 def _sample(
     task: Task, jobs: list[Job], size: int, sharding, progress: bool
-) -> Iterator[tuple[Job, np.ndarray, np.ndarray | None, float]]:
-    """Each with its samples [n, H, W, C], the kernels found, and in which share of steps CG converged."""
+) -> Iterator[tuple[Job, np.ndarray, np.ndarray | None, "Watched"]]:
+    """Each with its samples [n, H, W, C], the kernels found, and what was watched [steps, n] of them."""
     if not jobs:
         return
     settings, batch = task.settings, images.filled(jobs, size)
@@ -175,18 +181,41 @@ def _sample(
         n=settings.samples,
         batch_size=settings.batch_size,
         progress=progress,
-        keep=_converged,
+        keep=watch,
         sharding=sharding,
         precision=settings.precision,
     )
-    shares = np.mean(found.kept, axis=(0, 2))
+    watched = (
+        jax.tree.map(lambda a, i=i: np.asarray(a)[:, i], found.kept) for i in range(len(jobs))
+    )
     kernels = [None] * len(jobs) if found.kernels is None else np.asarray(found.kernels)
-    yield from zip(jobs, np.asarray(found.draws), kernels, shares.tolist())
+    yield from zip(jobs, np.asarray(found.draws), kernels, watched)
 
 
-def _converged(x, info):
+class Watched(NamedTuple):
+    """Whether conjugate gradients converged, and the misfit, NaN of samplers that have none."""
+
+    converged: Any
+    misfit: Any
+
+
+def watch(x, info) -> Watched:
     """For `keep=`, which is static: one function, and the program of one call serves the next."""
-    return info.get("cg_converged", True)
+    return Watched(info.get("cg_converged", True), info.get("misfit", np.nan))
+
+
+def _warn_of_misfits(results: Mapping[str, dict[str, Any]]) -> None:
+    """Of pictures that the prior did not expect."""
+    far = {r["file"]: r["misfit"] for r in results.values() if r.get("misfit", 0) > MISFIT}
+    if far:
+        worst = max(far, key=lambda name: far[name])
+        others = f" (the most of {len(far)} images)" if len(far) > 1 else ""
+        warnings.warn(
+            f"{worst}{others}: is {far[worst]:.1f} times as far from what the prior expects as it should be: "
+            "the deviation is too small, and where the kernel and the noise level are right the prior "
+            "does not know such pictures: try another --model",
+            stacklevel=2,
+        )
 
 
 def _not_finite(job: Job, settings: Settings) -> str:
