@@ -124,7 +124,7 @@ def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
     def read(item):
         path, param = item
         name = torch_name(path)
-        array = _filled(from_torch_layout(path, tensors[name].read()), dtype)
+        array = filled(from_torch_layout(path, tensors[name].read()), dtype)
         _check_finite(name, array)
         with jax.default_device(device), jax.enable_x64(x64):
             return path, param.replace(jax.device_put(array))  # on a CPU that memory
@@ -198,7 +198,7 @@ def write_folder(folder: str | Path, contents: Contents) -> None:
     write_together(folder, contents, key=CONFIG)
 
 
-def _filled(found: np.ndarray, dtype: Any) -> np.ndarray:
+def filled(found: np.ndarray, dtype: Any) -> np.ndarray:
     """A contiguous copy, in memory that starts where JAX's CPU arrays do: it takes that over as it is.
 
     Line by line of the cache, since `found` is transposed: twice as fast where it is large.

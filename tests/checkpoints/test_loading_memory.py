@@ -1,0 +1,56 @@
+"""Weights are copied once on their way from a file to JAX, and nothing is drawn for their shapes."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import save_file
+
+import jaxdiff as jd
+from benchmarks.loading import Peak
+from jaxdiff.checkpoints.diffusers import filled, network_from_tensors
+from jaxdiff.checkpoints.names import torch_name, torch_shape
+from jaxdiff.checkpoints.weights import open_file
+from jaxdiff.nn.unet import abstract_unet
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("source", [np.float32, np.float16, np.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (0, 4), (5, 37), (33, 20, 3, 3)])
+def test_a_tensor_is_copied_where_jax_takes_it_over(shape, source):
+    found = np.asarray(RNG.standard_normal(shape)).astype(source).transpose()
+    array = filled(found, np.float32)
+    np.testing.assert_array_equal(array, found.astype(np.float32))
+    assert array.flags.c_contiguous and array.dtype == np.float32
+    if array.size and jax.default_backend() == "cpu":
+        assert jax.device_put(array).unsafe_buffer_pointer() == array.ctypes.data
+
+
+def test_loading_takes_one_copy_of_the_weights(tmp_path):
+    config = jd.UNet2DConfig(
+        sample_size=32,
+        block_out_channels=(256, 512),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+    network = abstract_unet(config)
+    params = nnx.to_flat_state(nnx.state(network))
+    path = tmp_path / "weights.safetensors"
+    save_file(
+        {
+            torch_name(p): np.full(torch_shape(p, leaf.shape), 0.01, np.float32)
+            for p, leaf in params
+        },
+        path,
+    )
+    tensors = open_file(path)
+    try:
+        with Peak() as peak:
+            found = network_from_tensors(network, tensors, np.float32)
+            jax.block_until_ready(jax.tree.leaves(found))
+    except OSError as e:
+        pytest.skip(str(e))
+    size = path.stat().st_size
+    assert size > 1e8
+    assert size <= peak.most - peak.before + 2**24 and peak.most - peak.before <= 1.15 * size
