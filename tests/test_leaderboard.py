@@ -1,0 +1,55 @@
+"""The leaderboard's own arithmetic; its rows are measured by `python -m benchmarks.leaderboard`."""
+
+import numpy as np
+import pytest
+
+import jaxdiff as jd
+from benchmarks import leaderboard, phase
+from benchmarks.leaderboard import Problem
+from jaxdiff.operators import PhaseRetrieval
+
+FACE = next(iter(jd.data.faces().values()))
+
+
+def test_of_several_phases_the_nearest_amplitudes_count_upright():
+    """The truth turned by half has its amplitudes; a better PSNR with other amplitudes does not win."""
+    operator = PhaseRetrieval(2)
+    y = np.asarray(operator(FACE))
+    near = np.clip(FACE + 0.02, 0, 1)
+    one = Problem("phase retrieval", operator, jd.noise.Gaussian(0.05), y, FACE, 0)
+    found = leaderboard.score(one, np.stack([near, FACE[::-1, ::-1]]))
+    assert found["psnr_draw"] > 100 and found["ssim"] == pytest.approx(1)
+
+
+def test_hybrid_input_output_finds_the_amplitudes():
+    y = np.asarray(PhaseRetrieval(2)(FACE))
+    far, near = (
+        np.linalg.norm(
+            np.asarray(PhaseRetrieval(2)(phase.hybrid_input_output(y, FACE.shape, n))) - y
+        )
+        for n in (1, 400)
+    )
+    assert near < 0.2 * far
+
+
+def test_draws_are_scored_as_metrics_say():
+    rng = np.random.default_rng(0)
+    draws = np.clip(FACE + 0.05 * rng.standard_normal((9, *FACE.shape)), 0, 1)
+    one = Problem("×4", None, None, FACE, FACE, 0)
+    found = leaderboard.score(one, draws)
+    single = np.mean([jd.metrics.psnr(x, FACE) for x in draws])
+    assert found["psnr_draw"] == pytest.approx(single) and found["psnr_mean"] > single + 5
+    calibrated = jd.metrics.calibration(draws[None], FACE[None])
+    ratio = np.sqrt(found["error"] / found["spread"])
+    assert ratio == pytest.approx(calibrated["error_over_spread"], rel=1e-6)
+
+
+def test_every_method_has_a_price_and_a_row(tmp_path):
+    row = {"task": "×4", "image": 0, "psnr_draw": 20.0, "psnr_mean": 21.0, "ssim": 0.5}
+    row |= {"coverage": 0.8, "error": 0.01, "spread": 0.01, "seconds": 1.0}
+    rows = [row | {"method": name} for name in (*leaderboard.OURS, *leaderboard.PEERS)]
+    text = leaderboard.table(rows)
+    assert len(text.splitlines()) == 2 + len(rows)
+    assert "| spectral | 1 | 20.00 | 21.00 | 0.500 | 1.00 | 0.800 | 10 + 0 | 1.00 |" in text
+    assert leaderboard.cost("azula mmps") == leaderboard.cost("mmps") == (100, 200)
+    leaderboard.plot(rows).savefig(tmp_path / "plot.png")
