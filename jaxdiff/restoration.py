@@ -43,7 +43,7 @@ def restore(
     operator: Operator | Stack,
     sigma: Number | Noise,
     *,
-    prior: "str | Path | Prior" = "faces64",
+    prior: "str | Path | Prior" = "photos64",
     n: int = 9,
     sampler: str | None = None,
     steps: int | None = None,
@@ -58,8 +58,8 @@ def restore(
         y: the measurement in image units [0, 1], or a batch of them [B, ...].
         operator: A, of `jd.operators`; or any differentiable function of an image [H, W, C].
         sigma: the standard deviation of the noise in image units (10/255, say), or a `jd.noise`.
-        prior: what `jd.prior` takes, such as "faces64", a folder, a file or a hub id; or a prior, such
-            as it returns.
+        prior: what `jd.prior` takes, such as "photos64" (photographs of anything), "faces64" (faces at
+            64×64), a folder, a file or a hub id; or a prior, such as it returns.
         n: how many samples of each measurement.
         sampler: a name in `jaxdiff.samplers.presets.PRESETS`. By default "spectral" for linear
             operators and Gaussian noise where the prior has a covariance table, "pigdm-paper" where

@@ -170,10 +170,10 @@ plot.comparison(
 # its kernel cannot be known: both are moved so that the kernel's centre of mass is its middle, and PSNR is the best over shifts of a few pixels.
 
 # %%
-found = jd.restore(
-    y, jd.operators.UnknownBlur(size), sigma, n=2 if REDUCED else 6, steps=T if REDUCED else None
-)
-given = jd.restore(y, blur, sigma, n=2 if REDUCED else 6, steps=2 if REDUCED else None)
+n = 2 if REDUCED else 6
+looked_for = jd.operators.UnknownBlur(size)
+found = jd.restore(y, looked_for, sigma, prior="faces64", n=n, steps=T if REDUCED else None)
+given = jd.restore(y, blur, sigma, prior="faces64", n=n, steps=2 if REDUCED else None)
 
 
 draws, mean = np.asarray(found.draws), np.asarray(found.mean)

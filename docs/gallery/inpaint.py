@@ -10,7 +10,7 @@ sigma = 5 / 255
 noise = np.random.default_rng(1).standard_normal(image.shape)
 y = np.asarray(mask.project(image + sigma * noise))
 
-restored = jd.restore(y, mask, sigma, n=9)
+restored = jd.restore(y, mask, sigma, prior="faces64", n=9)
 
 figure = jd.plot.posterior(
     restored.draws, image, before=[jd.plot.degraded(mask, y, sigma)], shown=2

@@ -30,7 +30,7 @@ blur = jd.operators.Blur(jd.data.gaussian_kernel(7, 1.2), (64, 64))
 photons = Photons(60.0)
 y = np.asarray(photons.draw(jax.random.key(0), blur(image)))
 
-restored = jd.restore(y, blur, photons, n=2, steps=200)
+restored = jd.restore(y, blur, photons, prior="faces64", n=2, steps=200)
 
 name = "degraded: blur, 60 photons"
 figure = jd.plot.posterior(restored.draws, image, before=[(name, y)])

@@ -24,7 +24,7 @@ camera = lens @ blur
 sigma = 5 / 255
 y = np.asarray(camera(image)) + sigma * np.random.default_rng(0).standard_normal(image.shape)
 
-restored = jd.restore(y, camera, sigma, n=9)
+restored = jd.restore(y, camera, sigma, prior="faces64", n=9)
 
 figure = jd.plot.posterior(
     restored.draws, image, before=[jd.plot.degraded(camera, y, sigma)], shown=2

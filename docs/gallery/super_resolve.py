@@ -10,7 +10,7 @@ sigma = 2 / 255
 thumbnail = np.asarray(smaller(image))
 y = thumbnail + sigma * np.random.default_rng(0).standard_normal(thumbnail.shape)
 
-restored = jd.restore(y, smaller, sigma, n=9)
+restored = jd.restore(y, smaller, sigma, prior="faces64", n=9)
 
 figure = jd.plot.posterior(
     restored.draws, image, before=[jd.plot.degraded(smaller, y, sigma)], shown=2

@@ -26,12 +26,12 @@ from huggingface_hub.errors import (
 
 from jaxdiff.util.together import settle
 
-BUNDLED = ("faces64",)
+BUNDLED = ("faces64", "photos64")
 CONFIG = "config.json"
 
 
 def find_file(source: str | Path, name: str) -> Path | None:
-    """The path of a file of a checkpoint ("faces64", a folder, a hub id), None where it has none."""
+    """The path of a file of a checkpoint ("photos64", a folder, a hub id), None where it has none."""
     return finder(source)(name)
 
 

@@ -9,7 +9,7 @@ import typer
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="The prior: faces64, a diffusers folder or hub id, a .pt of guided-diffusion, or a .pkl "
+        help="The prior: photos64, faces64, a diffusers folder or hub id, a .pt of guided-diffusion, or a .pkl "
         "of EDM."
     ),
 ]

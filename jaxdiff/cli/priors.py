@@ -292,7 +292,9 @@ def _config(name: str | None, init: str | None) -> dict:
 def convert(
     source: Annotated[
         str,
-        typer.Argument(help="A diffusers folder, a hub id, a .pt of guided-diffusion, or faces64."),
+        typer.Argument(
+            help="A diffusers folder, a hub id, a .pt of guided-diffusion, photos64 or faces64."
+        ),
     ],
     destination: Annotated[Path, typer.Argument(help="The folder to write.")],
     dtype: DtypeOption = "float32",

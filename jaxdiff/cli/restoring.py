@@ -101,7 +101,7 @@ def restore(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Posterior samples of each image.", min=1)] = 9,
-    model: ModelOption = "faces64",
+    model: ModelOption = "photos64",
     config: ConfigOption = None,
     class_label: ClassLabelOption = None,
     seed: SeedOption = 0,

@@ -11,6 +11,9 @@ PSNR = {  # columns of a table where the truth is known
     "one sample": "psnr_samples",
 }
 
+# Pictures that a prior knows have about 1, others about 2: benchmarks/choices.md.
+MISFIT = 1.6
+
 
 def restoration(report: dict[str, Any], out: str) -> list[Any]:
     """The table of a restoration, and what its numbers mean."""
@@ -25,6 +28,8 @@ def restoration(report: dict[str, Any], out: str) -> list[Any]:
             f"the samples' range at {first['coverage']:.2f} of the pixels (nominal, for calibrated "
             f"samples: {first['coverage_nominal']:.2f})"
         )
+    if (far := strangers(images)) is not None:
+        lines.append(far)
     lines.append(
         f"{len(images)} × {settings['samples']} samples in {report['seconds']:.1f} s "
         f"({report['seconds_compiling']:.1f} s of it compiling): {out}/"
@@ -44,6 +49,25 @@ def verdict(residual: float, sigma: float) -> str:
     if residual < 0.7 * sigma - 1 / 255:
         return "less than noise: sigma is too large"
     return "as noise"
+
+
+def strangers(images: dict[str, dict]) -> str | None:
+    """A line on pictures whose measurements are not what the prior expects.
+
+    Example:
+        >>> strangers({"a.png": {"misfit": 1.2}, "b.png": {"misfit": 2.34}})[:60]
+        'warning: b.png: 2.3 times as far from what the prior expects'
+    """
+    far = {name: r["misfit"] for name, r in images.items() if r.get("misfit", 0) > MISFIT}
+    if not far:
+        return None
+    worst = max(far, key=lambda name: far[name])
+    others = f" (of {len(far)} such images the furthest)" if len(far) > 1 else ""
+    return (
+        f"warning: {worst}{others}: {far[worst]:.1f} times as far from what the prior expects as it should be: "
+        "the kernel or the noise level is wrong, or the prior does not know such pictures and its deviation is "
+        "too small: try another --model"
+    )
 
 
 def _scores(images: dict[str, dict], settings: dict) -> Table:

@@ -12,8 +12,8 @@ def app(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A prior to choose: faces64, a diffusers folder, or a hub id; once for each.",
-            show_default="faces64",
+            help="A prior to choose: photos64, faces64, a diffusers folder, or a hub id; once for each.",
+            show_default="photos64, faces64",
         ),
     ] = None,
     port: Annotated[int, typer.Option(help="Of 127.0.0.1.", min=1, max=65535)] = 7860,
@@ -27,4 +27,4 @@ def app(
 
     cache_compiled_programs()
     say(f"http://127.0.0.1:{port} (Ctrl-C ends it)")
-    serve(model or ["faces64"], port)
+    serve(model or ["photos64", "faces64"], port)

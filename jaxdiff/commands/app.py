@@ -151,7 +151,7 @@ def large(image: np.ndarray) -> np.ndarray:
     return pixels.repeat(factor, 0).repeat(factor, 1)
 
 
-def build(models: Sequence[str] = ("faces64",)) -> Any:
+def build(models: Sequence[str] = ("photos64", "faces64")) -> Any:
     """The page (a `gradio.Blocks`), with a choice of priors."""
     import gradio as gr  # pyright: ignore[reportMissingImports]: an extra
 

@@ -26,8 +26,6 @@ from jaxdiff.util.platform import evaluation_batch
 from jaxdiff.util.runs import SETTINGS, Run
 from jaxdiff.util.seconds import Seconds
 
-MISFIT = 2.0  # pictures that a prior knows have about 1, seldom over 1.5: benchmarks/choices.md
-
 
 def restore_images(
     source: Path | None,
@@ -115,9 +113,6 @@ def restore_images(
                 "the operator is badly conditioned for so small a --sigma",
                 stacklevel=1,
             )
-        _warn_of_misfits(
-            {name: results[name] for name in (i.name for i in mine) if name in results}
-        )
         shares = hosts.gather([results, bad])
         together = {name: result for share, _ in shares for name, result in share.items()}
         results = {item.name: together[item.name] for item in items if item.name in together}
@@ -202,20 +197,6 @@ class Watched(NamedTuple):
 def watch(x, info) -> Watched:
     """For `keep=`, which is static: one function, and the program of one call serves the next."""
     return Watched(info.get("cg_converged", True), info.get("misfit", np.nan))
-
-
-def _warn_of_misfits(results: Mapping[str, dict[str, Any]]) -> None:
-    """Of pictures that the prior did not expect."""
-    far = {r["file"]: r["misfit"] for r in results.values() if r.get("misfit", 0) > MISFIT}
-    if far:
-        worst = max(far, key=lambda name: far[name])
-        others = f" (the most of {len(far)} images)" if len(far) > 1 else ""
-        warnings.warn(
-            f"{worst}{others}: is {far[worst]:.1f} times as far from what the prior expects as it should be: "
-            "the deviation is too small, and where the kernel and the noise level are right the prior "
-            "does not know such pictures: try another --model",
-            stacklevel=2,
-        )
 
 
 def _not_finite(job: Job, settings: Settings) -> str:

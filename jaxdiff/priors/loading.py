@@ -34,7 +34,7 @@ def prior(
     - the weights of a `UNet2DModel` alone, with its config.
 
     Args:
-        source: "faces64", a folder, a file, or a hub id.
+        source: "photos64", "faces64", a folder, a file, or a hub id.
         config: fields that the tensors do not say, or a file of JSON with them: of guided-diffusion
             `num_head_channels`, `use_new_attention_order`, `noise_schedule` and their like, of a
             UNet2DModel its config.json. What it says of the tensors must be so.

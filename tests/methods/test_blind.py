@@ -129,7 +129,7 @@ def test_a_blur_is_found_where_one_image_would_say_there_is_none(faces64):
 def test_a_sharp_photograph_stays_sharp(faces64):
     face = next(iter(data.faces().values()))
     y = np.float32(face + 5 / 255 * np.random.default_rng(0).standard_normal(face.shape))
-    found = jd.restore(y, UnknownBlur(17), 5 / 255, n=1)
+    found = jd.restore(y, UnknownBlur(17), 5 / 255, prior="faces64", n=1)
     assert similarity(found.kernels[0], np.ones((1, 1))) >= 0.9
 
 
