@@ -52,6 +52,7 @@ def test_help(run, monkeypatch):
             "motion:9,0",
             "10 for spectral",
             "100 for dps-adaptive",
+            "photos64, and faces64",
         ),
         "evaluate": ("20,50,100", "spectral where", "evaluation"),
         "sample": ("16", "ddpm", "samples.png", "faces64"),

@@ -6,11 +6,15 @@ from typing import Annotated
 
 import typer
 
-ModelOption = Annotated[
-    str,
+_MODEL = (
+    "The prior: photos64, faces64, a diffusers folder or hub id, a .pt of guided-diffusion, or a "
+    ".pkl of EDM."
+)
+ModelOption = Annotated[str, typer.Option(help=_MODEL)]
+ModelOfImagesOption = Annotated[
+    str | None,
     typer.Option(
-        help="The prior: photos64, faces64, a diffusers folder or hub id, a .pt of guided-diffusion, or a .pkl "
-        "of EDM."
+        "--model", help=_MODEL, show_default="photos64, and faces64 of the demonstration's portrait"
     ),
 ]
 ConfigOption = Annotated[
