@@ -46,6 +46,7 @@ LABELS = {  # samplers as people say them
 _DPI = 100
 _PANEL = 180  # the least pixels of a panel's longer side
 _GAP = 8
+_BAR = 10  # the width of a colour bar
 _EXACT: dict[str, Any] = {"interpolation": "nearest", "aspect": "equal"}
 
 
@@ -88,7 +89,7 @@ def comparison(panels: Sequence[Panel], std: np.ndarray | None = None, columns: 
         axis = axes[len(images)]
         shown = _magnified(deviation, (height, width), np.nan)
         drawn = axis.imshow(shown, cmap="magma", vmin=0, vmax=top, **_EXACT)
-        bar = figure.colorbar(drawn, cax=axis.inset_axes((1.04, 0, 0.05, 1)))
+        bar = figure.colorbar(drawn, cax=axis.inset_axes((1 + _GAP / width, 0, _BAR / width, 1)))
         bar.locator = MaxNLocator(5, integer=True)
         bar.ax.tick_params(labelsize=7)
     for axis, title in zip(axes, titles):  # whose first lines stand at one height

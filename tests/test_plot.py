@@ -69,6 +69,17 @@ def test_the_colour_bar_is_beside_its_own_panel():
     assert not any(box.overlaps(bar) for box in others)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (270, 480), (400, 1000)])
+def test_the_colour_bar_and_its_numbers_are_within_the_figure(size):
+    x = np.random.default_rng(0).random((*size, 3))
+    figure = plot.comparison([("a", x)], std=x)
+    figure.canvas.draw()
+    bars = [a for axis in figure.axes for a in axis.child_axes]
+    (bar,) = bars
+    box = bar.get_tightbbox()
+    assert 0 < box.x0 and box.x1 <= figure.bbox.x1 and len(bar.get_yticklabels()) > 2
+
+
 def test_what_degraded_is_said():
     blur, smaller = jd.operators.Blur(np.ones((3, 3)) / 9, (8, 8)), jd.operators.Downsample(4)
     mask = jd.operators.Mask(np.arange(64).reshape(8, 8) % 4 == 0)
