@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 import jaxdiff as jd
 from jaxdiff import data, metrics
 from jaxdiff.operators import Blur, UnknownBlur
+from jaxdiff.priors import of_size
 from jaxdiff.util.files import read_csv, write_csv
 
 FILE = Path("benchmarks/posterior-results/blind.csv")
@@ -116,7 +117,7 @@ def main() -> None:
     shape = (args.image_size, args.image_size)
     how = "crop" if args.crop else "resize"
     images = data.load_images(args.images, shape, how, args.images_of_each, "val")
-    denoiser = jd.prior(args.model)
+    denoiser = of_size(jd.prior(args.model), shape)
     covariance = jd.SpectralCovariance.load(args.model)
     rows = []
     if args.out.exists():
