@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 
 import jaxdiff as jd
 from benchmarks import phase, with_azula
-from benchmarks.posterior import azula_network
+from benchmarks.posterior import azula_network, price
+from benchmarks.scores import error_over_spread, scores
 from jaxdiff import data, metrics
 from jaxdiff.commands.cameras import operator as named_operator
 from jaxdiff.commands.recipes import NOISES, made
@@ -44,12 +45,6 @@ OURS = tuple(name for name in NAMES if name != "blind")
 HIO = "hybrid input–output"
 # azula's own, with its defaults.
 PEERS = tuple(f"azula {name}" for name in with_azula.METHODS)
-# (evaluations, gradients through the network) of a step, where they are not one and none.
-COSTS = {
-    "pigdm": (1, 1), "pigdm-paper": (1, 1), "dps": (1, 1), "dps-adaptive": (1, 1),
-    "tmpd": (1, 2), "mmps": (1, 2), "sitcom": (20, 20), "pnpdm": (20, 0), "tds": (16, 16),
-    "daps": (5, 0), "repaint": (10, 0),
-}  # fmt: skip
 SCORES = ("psnr_draw", "psnr_mean", "ssim", "coverage", "error", "spread", "seconds")
 
 
@@ -109,20 +104,13 @@ def draws_of(name: str, problem: Problem, n: int, prior) -> np.ndarray:
 
 def score(problem: Problem, draws: np.ndarray) -> dict[str, float]:
     """One row's numbers but for its time."""
-    n, truth = len(draws), problem.truth
+    truth = problem.truth
     if problem.task == "phase retrieval":
         amplitudes = np.asarray(jax.vmap(problem.operator)(draws))
         best = draws[((amplitudes - problem.y) ** 2).sum((1, 2, 3)).argmin()]
         upright = max((best, best[::-1, ::-1]), key=lambda x: metrics.psnr(x, truth))
         return {"psnr_draw": metrics.psnr(upright, truth), "ssim": metrics.ssim(upright, truth)}
-    found = {"psnr_draw": float(np.mean([metrics.psnr(draw, truth) for draw in draws]))}
-    found["ssim"] = metrics.ssim(draws[0], truth)
-    if n > 1:
-        found["psnr_mean"] = metrics.psnr(draws.mean(0), truth)
-        found["coverage"] = metrics.calibration(draws[None], truth[None])["coverage"]
-        found["error"] = float(np.mean((draws.mean(0) - truth) ** 2))
-        found["spread"] = float(np.mean(draws.var(0, ddof=1)) * (1 + 1 / n))
-    return found
+    return scores(draws, truth) | {"ssim": metrics.ssim(draws[0], truth)}
 
 
 def run(path: Path, images: np.ndarray, tasks, methods, draws: int) -> list[dict]:
@@ -146,9 +134,9 @@ def run(path: Path, images: np.ndarray, tasks, methods, draws: int) -> list[dict
                 except (ValueError, TypeError) as e:
                     bar.write(f"{task}, {name}: {e}")
                     break
-                scores = score(one, found) | {"seconds": (time.perf_counter() - started) / n}
-                row = {"task": task, "method": name, "image": i}
-                rows.append(row | {k: scores.get(k, np.nan) for k in SCORES})
+                row = score(one, found) | {"seconds": (time.perf_counter() - started) / n}
+                place = {"task": task, "method": name, "image": i}
+                rows.append(place | {k: row.get(k, np.nan) for k in SCORES})
                 write_csv(path, rows)
     return rows
 
@@ -156,10 +144,7 @@ def run(path: Path, images: np.ndarray, tasks, methods, draws: int) -> list[dict
 def cost(name: str) -> tuple[int, int]:
     """(evaluations, gradients) of one draw."""
     name = name.split()[-1]
-    if name not in NAMES:
-        return 0, 0
-    each = COSTS.get(name, (1, 0))
-    return each[0] * preset(name).steps, each[1] * preset(name).steps
+    return price(name, preset(name).steps) if name in NAMES else (0, 0)
 
 
 def cells(rows: list[dict]) -> Iterator[dict[str, Any]]:
@@ -172,9 +157,7 @@ def cells(rows: list[dict]) -> Iterator[dict[str, Any]]:
             cell: dict[str, Any] = {"task": task, "method": name, "images": len(some)}
             for k in ("psnr_draw", "psnr_mean", "ssim", "coverage"):
                 cell[k] = float(np.mean([r[k] for r in some]))
-            cell["error_over_spread"] = float(
-                np.sqrt(sum(r["error"] for r in some) / sum(r["spread"] for r in some))
-            )
+            cell["error_over_spread"] = error_over_spread(some)
             cell["seconds"] = float(np.median([r["seconds"] for r in some]))
             cell["evaluations"], cell["gradients"] = cost(name)
             yield cell

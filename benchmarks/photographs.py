@@ -15,6 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
+from benchmarks.scores import error_over_spread, scores
 from benchmarks.with_bm3d import deblurred
 from jaxdiff import data, metrics
 from jaxdiff.commands.cameras import operator as named_operator
@@ -65,25 +66,13 @@ def measure(
     restored = jd.restore(
         y, operator, sigma, prior=denoiser, covariance=table, n=n, key=jax.random.key(i)
     )
-    draws = np.asarray(restored.draws)
-    return {
-        "psnr_mean": metrics.psnr(np.asarray(restored.mean), image),
-        "psnr_draw": float(np.mean([metrics.psnr(draw, image) for draw in draws])),
-        "coverage": metrics.calibration(draws[None], image[None])["coverage"],
-        "error": float(np.mean((draws.mean(0) - image) ** 2)),
-        "spread": float(np.mean(draws.var(0, ddof=1)) * (1 + 1 / n)),
-    }
+    return scores(np.asarray(restored.draws), image)
 
 
 def thirds(images: np.ndarray) -> np.ndarray:
     """0, 1 or 2 for each image: flat, between, textured, by the power of its finest detail."""
     detail = [np.mean(np.diff(x, axis=0) ** 2) + np.mean(np.diff(x, axis=1) ** 2) for x in images]
     return np.argsort(np.argsort(detail)) * 3 // len(images)
-
-
-def ratio(rows: list[dict]) -> float:
-    """error/spread over some images."""
-    return float(np.sqrt(sum(r["error"] for r in rows) / sum(r["spread"] for r in rows)))
 
 
 def table(rows: list[dict], images: np.ndarray) -> str:
@@ -103,9 +92,9 @@ def table(rows: list[dict], images: np.ndarray) -> str:
         )
         if np.isfinite(some[0]["error"]):
             each = [[row for row in some if third[row["image"]] == k] for k in range(3)]
-            of_each = " ".join(f"{ratio(one):.2f}" if one else "–" for one in each)
+            of_each = " ".join(f"{error_over_spread(one):.2f}" if one else "–" for one in each)
             coverage = np.mean([row["coverage"] for row in some])
-            line += f"| {ratio(some):.3f} | {of_each} | {coverage:.3f} |"
+            line += f"| {error_over_spread(some):.3f} | {of_each} | {coverage:.3f} |"
         else:
             line += "| | | |"
         lines.append(line)

@@ -51,8 +51,12 @@ LINEAR = ("spectral", "spectral-mean", "pigdm-paper", "pigdm", *affine.REPLACING
 COUNTS = (5, 10, 20, 50, 100, 1000)
 # Of "spectral-jacobian", whose gradients count: steps by evaluations.
 WITH_GRADIENTS = {5: 4, 10: 9, 20: 17, 50: 42, 100: 83}
-# Evaluations of a step, and the gradients that count, where it is not one.
-WITHIN = {"tmpd": 2, "mmps": 2, "sitcom": 30, "pnpdm": 20, "tds": 16, "daps": 5, "repaint": 10}
+# (evaluations of the network, gradients through it) of a step, where they are not one and none.
+COSTS = {
+    "pigdm": (1, 1), "pigdm-paper": (1, 1), "dps": (1, 1), "dps-adaptive": (1, 1),
+    "tmpd": (1, 2), "mmps": (1, 2), "sitcom": (30, 30), "pnpdm": (20, 0), "tds": (16, 16),
+    "daps": (5, 0), "repaint": (10, 0),
+}  # fmt: skip
 CAMERAS = ("blur:motion:17,1", "downsample:4", "mask:0.3,0", "crop:8@blur:motion:17,1")
 SIGMAS = (5, 10, 20)  # in 255
 KEYS = ("camera", "sigma", "sampler", "evaluations", "images", "draws")
@@ -108,21 +112,26 @@ def grid(quick: bool) -> list[Cell]:
     return list(dict.fromkeys(cells))
 
 
+def price(sampler: str, steps: int) -> tuple[int, int]:
+    """(evaluations of the network, gradients through it) of one draw; SITCOM may take fewer."""
+    if sampler == "spectral-jacobian":
+        levels = jd.Schedule.from_config().steps(steps).alphas_cumprod
+        return steps, int(jacobian.used(levels).sum())
+    each = COSTS.get(sampler, (1, 0))
+    return steps * each[0], steps * each[1]
+
+
 def evaluations(row: dict) -> int:
     """Of the network, for one draw.
 
     The gradients of "spectral-jacobian" and of the solvers of MMPS and TMPD count as evaluations, the one
     that ΠGDM, DPS and others need anyway for an evaluation does not.
     """
-    count = int(row["evaluations"])
-    if row["sampler"] in WITHIN:
-        return count * WITHIN[row["sampler"]]
-    if row["sampler"].startswith("azula"):
-        return count * (1 + int(row["sampler"][-1]))
-    if row["sampler"] != "spectral-jacobian":
-        return count
-    levels = jd.Schedule.from_config().steps(count).alphas_cumprod
-    return count + int(jacobian.used(levels).sum())
+    sampler, steps = row["sampler"], int(row["evaluations"])
+    if sampler.startswith("azula"):
+        return steps * (1 + int(sampler[-1]))
+    found = price(sampler, steps)
+    return sum(found) if sampler == "spectral-jacobian" else max(found)
 
 
 def gaussian_table() -> str:

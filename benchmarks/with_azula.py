@@ -1,5 +1,6 @@
 """azula's samplers on diffusers' network in torch: https://github.com/probabilists/azula."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -39,28 +40,36 @@ def denoiser(folder: str) -> Any:
     return Network(unet.to(device).eval().requires_grad_(False))
 
 
+@partial(jax.jit, static_argnames="images")
+def _forward(operator, x, images: bool):
+    x = jnp.moveaxis(x, -3, -1)
+    return jax.vmap(operator)(x / 2 + 0.5 if images else x).reshape(len(x), -1)
+
+
+@partial(jax.jit, static_argnames="images")
+def _backward(operator, x, v, images: bool):
+    return jax.vjp(lambda x: _forward(operator, x, images), x)[1](v)[0]
+
+
+@partial(jax.jit, static_argnames="images")
+def _tangent(operator, x, v, images: bool):
+    return jax.jvp(lambda x: _forward(operator, x, images), (x,), (v,))[1]
+
+
 def camera(operator, images: bool):
     """One of our operators in torch: of states [n, 3, H, W] in [-1, 1], or of `images` in [0, 1] that they stand
     for, to vectors [n, D], which its solvers want; with the derivatives of both modes.
     """
     import torch
 
-    def whole(x):
-        x = jnp.moveaxis(x, -3, -1)
-        return jax.vmap(operator)(x / 2 + 0.5 if images else x).reshape(len(x), -1)
-
-    forward = jax.jit(whole)
-    backward = jax.jit(lambda x, v: jax.vjp(whole, x)[1](v)[0])
-    tangent = jax.jit(lambda x, v: jax.jvp(whole, (x,), (v,))[1])
-
     def call(function, *tensors):
-        found = function(*(t.detach().numpy() for t in tensors))
+        found = function(operator, *(t.detach().numpy() for t in tensors), images)
         return torch.from_numpy(np.array(found, np.float32))
 
     class Camera(torch.autograd.Function):
         @staticmethod
         def forward(x):
-            return call(forward, x)
+            return call(_forward, x)
 
         @staticmethod
         def setup_context(ctx, inputs, output):
@@ -68,11 +77,11 @@ def camera(operator, images: bool):
 
         @staticmethod
         def backward(ctx, *v):
-            return call(backward, ctx.x, *v)
+            return call(_backward, ctx.x, *v)
 
         @staticmethod
         def jvp(ctx, *v):
-            return call(tangent, ctx.x, *v)
+            return call(_tangent, ctx.x, *v)
 
     return Camera.apply
 
@@ -83,35 +92,31 @@ def restored(
     """`count` posterior samples of one measurement y: [count, H, W, 3] in [0, 1].
 
     With azula's defaults where `options` do not say otherwise. Linear operators act on states, and y and its
-    noise are in their units; others on the images, and so does what is compared.
+    noise are in their units; others on the images, and so does what is compared. Of "dps" a draw at a time: it
+    divides by one norm over all that it is given.
     """
     import torch
-    from azula import guidance, sample  # pyright: ignore[reportMissingImports]
-    from azula.guidance import diffpir, dps, mmps, tmpd  # noqa: F401  # pyright: ignore
+    from azula.guidance.diffpir import DiffPIRDenoiser  # pyright: ignore[reportMissingImports]
+    from azula.guidance.dps import DPSSampler  # pyright: ignore[reportMissingImports]
+    from azula.guidance.mmps import MMPSDenoiser  # pyright: ignore[reportMissingImports]
+    from azula.guidance.tmpd import TMPDenoiser  # pyright: ignore[reportMissingImports]
     from azula.linalg.covariance import IsotropicCovariance  # pyright: ignore[reportMissingImports]
+    from azula.sample import DDPMSampler  # pyright: ignore[reportMissingImports]
 
+    assert count == 1 or method != "dps"
     torch.manual_seed(seed)
     shape = operator.input_shape(np.shape(y))
     linear = isinstance(operator, Linear)
     if linear:
         y, sigma = 2 * y - np.asarray(operator(np.ones(shape, np.float32))), 2 * sigma
-    forward = camera(operator, images=not linear)
     measured = torch.tensor(np.tile(np.ravel(y), (count, 1)), dtype=torch.float32)
-    given = {"silent": True, "steps": steps}
+    given = network, measured, camera(operator, images=not linear)
     if method == "dps":
-        # Of one norm for all draws, whose gradients are then of each its own.
-        sampler = guidance.dps.DPSSampler(network, measured, forward, **options, **given)
+        sampler = DPSSampler(*given, steps=steps, silent=True, **options)
     else:
-        made = {
-            "mmps": lambda: guidance.mmps.MMPSDenoiser(
-                network, measured, forward, IsotropicCovariance(sigma**2), **options
-            ),
-            "tmpd": lambda: guidance.tmpd.TMPDenoiser(network, measured, forward, sigma**2),
-            "diffpir": lambda: guidance.diffpir.DiffPIRDenoiser(
-                network, measured, forward, sigma**2, **options
-            ),
-        }
-        sampler = sample.DDPMSampler(made[method](), **given)
+        noise = IsotropicCovariance(sigma**2) if method == "mmps" else sigma**2
+        guided = {"mmps": MMPSDenoiser, "tmpd": TMPDenoiser, "diffpir": DiffPIRDenoiser}[method]
+        sampler = DDPMSampler(guided(*given, noise, **options), steps=steps, silent=True)
     h, w, c = shape
     x = sampler(torch.randn(count, c, h, w))
     return (x.clip(-1, 1) / 2 + 0.5).detach().numpy().transpose(0, 2, 3, 1)
