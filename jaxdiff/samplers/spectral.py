@@ -1,6 +1,5 @@
 """Posterior samples by conditioning on the measurement the error that the denoiser makes."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -122,6 +121,9 @@ class SpectralPosterior(Restorer):
         if system.outer is None and self.covariance.stationary:
             shift, left = system.conditioned(residual)
             x0 = p.x0_hat + shift + correction_of_mean
+            entered = system.enter(residual)
+            solved = system.precondition(entered)
+            info["misfit"] = self._misfit(system, residual, entered, solved, drawn=False)
             return x0, left if self.draw else None, info
         x0, report = self._drawn(system, p.x0_hat, draws)
         report["cg_converged"] &= converged
@@ -139,11 +141,15 @@ class SpectralPosterior(Restorer):
             residual -= jnp.sqrt(system.s2) * self.operator.project(noise)
         entered = system.enter(residual)
         u, report = system.solve(entered)
-        numbers = jnp.sum(self.operator.project(jnp.ones_like(residual)))
-        square = jnp.vdot(entered, u).real / numbers  # rᵀ(BΣBᵀ + σ²I)⁻¹r: 1 a number, 2 less a draw
-        share = system.share_of_prior
-        report["misfit"] = jnp.where(share > 0.02, 1 + (square - 1 - self.draw) / share, 1)
+        report["misfit"] = self._misfit(system, residual, entered, u, self.draw)
         return x0 + system.covariance.apply(system.adjoint(u)), report
+
+    def _misfit(self, system: "System", residual, entered, solved, drawn: bool):
+        """How far the residual is from what is expected of it, less a draw of it where one was `drawn`."""
+        numbers = jnp.sum(self.operator.project(jnp.ones_like(residual)))
+        square = jnp.vdot(entered, solved).real / numbers
+        share = system.share_of_prior
+        return jnp.where(share > 0.02, 1 + (square - 1 - drawn) / share, 1)
 
 
 class System:
@@ -196,7 +202,7 @@ class System:
         return conjugate_gradients(
             lambda u: self.forward(self.covariance.apply(self.adjoint(u))) + self.s2 * u,
             r,
-            None if self.near is None else partial(self._precondition, self.near[0]),
+            None if self.near is None else self.precondition,
             tolerance=TOLERANCE,
         )
 
@@ -205,9 +211,11 @@ class System:
         gain = small_matrices.solve(self._power, self.matrices)
         return filtered(jnp.conj(self.response)[..., None] * gain, residual), self.s2 * gain
 
-    def _precondition(self, around, r):
+    def precondition(self, r):
+        """About (BΣBᵀ + σ²I)⁻¹ r; of a filter and a Σ that is a matrix a frequency, exactly."""
         if self.outer is None:
             return small_matrices.apply(self._inverse, r)
+        around = self.near[0]
         if around is None:
             return filtered(self._inverse, r)
         return around(filtered(self._inverse, around.adjoint(r)))
