@@ -61,7 +61,7 @@ def load(
     huggingface_hub: its cache, its tokens, its offline mode. Nothing in a checkpoint is run.
 
     Args:
-        source: `"faces64"` (the bundled prior), a local folder, or a hub id such as
+        source: `"photos64"` or `"faces64"` (the bundled priors), a local folder, or a hub id such as
             `"google/ddpm-ema-celebahq-256"`.
         dtype: of the weights and the computation: float32, bfloat16, float16 or float64 (which
             needs `jax.config.update("jax_enable_x64", True)`).
@@ -125,7 +125,7 @@ def network_from_tensors(network: Any, tensors: Tensors, dtype: Any) -> Any:
         path, param = item
         name = torch_name(path)
         array = filled(from_torch_layout(path, tensors[name].read()), dtype)
-        _check_finite(name, array)
+        check_finite(name, array)
         with jax.default_device(device), jax.enable_x64(x64):
             return path, param.replace(jax.device_put(array))  # on a CPU that memory
 
@@ -167,7 +167,7 @@ def contents_of(unet: UNet2D, schedule: Schedule) -> dict[str, Callable[[Path], 
         for path, param in nnx.to_flat_state(nnx.state(unet, nnx.Param))
     }
     for name, array in tensors.items():
-        _check_finite(name, array)
+        check_finite(name, array)
     scheduler = schedule.to_config()
     name = scheduler["_class_name"]
     index = {
@@ -211,15 +211,16 @@ def filled(found: np.ndarray, dtype: Any) -> np.ndarray:
     parts: list[Any] = [...]
     if found.ndim > 1:
         parts = [(..., slice(i, i + line)) for i in range(0, found.shape[-1], line)]
-    with np.errstate(over="ignore", invalid="ignore"):  # which `_check_finite` finds
+    with np.errstate(over="ignore", invalid="ignore"):  # which `check_finite` finds
         for part in parts:
             np.copyto(array[part], found[part], casting="unsafe")
     return array
 
 
-def _check_finite(name: str, array: np.ndarray) -> None:
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Raises ValueError where a number is none."""
     with np.errstate(over="ignore", invalid="ignore"):
-        sum_of_all = array.sum()  # what is not finite stays so, at half the memory
+        sum_of_all = array.sum()  # not finite where a number is not, without an array of booleans
     if not np.isfinite(sum_of_all) and not np.isfinite(array).all():
         raise ValueError(f"{name}: holds NaN or infinite values in {array.dtype.name}")
 
