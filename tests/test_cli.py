@@ -114,10 +114,12 @@ def test_demo_beats_the_degraded_image_and_the_wiener_filter(run, tmp_path):
 
 def test_measured_image(run, photo, tmp_path, fast):
     """Without --degrade the image is the measurement, and there is no truth to score against."""
-    code, _, err = run("restore", photo, "--kernel", "gaussian:5,1", "--out", "a", *fast)
+    code, out, err = run("restore", photo, "--kernel", "gaussian:5,1", "--out", "a", *fast)
     assert code == 0, err
     report = json.loads((tmp_path / "a/metrics.json").read_text())
     assert "psnr_restored" not in report and "residual_rms" in report
+    said = f"{report['misfit']:.1f} times as far from what the prior expects"
+    assert report["misfit"] > 10 and said in " ".join(out.split())
     degraded = data.read_image(tmp_path / "a/degraded.png")
     np.testing.assert_array_equal(degraded, data.read_image(photo))
 

@@ -1,12 +1,17 @@
 """The leaderboard's own arithmetic; its rows are measured by `python -m benchmarks.leaderboard`."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxdiff as jd
-from benchmarks import leaderboard, phase
+from benchmarks import leaderboard, phase, posterior
 from benchmarks.leaderboard import Problem
-from jaxdiff.operators import PhaseRetrieval
+from jaxdiff.operators import Affine, PhaseRetrieval
+from jaxdiff.samplers.presets import preset
 
 FACE = next(iter(jd.data.faces().values()))
 
@@ -42,6 +47,52 @@ def test_draws_are_scored_as_metrics_say():
     calibrated = jd.metrics.calibration(draws[None], FACE[None])
     ratio = np.sqrt(found["error"] / found["spread"])
     assert ratio == pytest.approx(calibrated["error_over_spread"], rel=1e-6)
+
+
+@jd.pytree
+class Counted(jd.Prior):
+    """x̂₀ = tanh(x_t/α_t), which notes when it is evaluated, and when differentiated."""
+
+    decode: Any = Affine(0.5, 0.5)
+    shape = (8, 8, 1)
+    schedule = jd.Schedule.from_config()
+
+    def __call__(self, x, at):
+        return counted(x / at.alpha)
+
+
+NOTED: list[str] = []
+
+
+@jax.custom_vjp
+def counted(z):
+    jax.debug.callback(lambda _: NOTED.append("evaluation"), z[0, 0, 0])
+    return jnp.tanh(z)
+
+
+def forwards(z):
+    return counted(z), z
+
+
+def backwards(z, v):
+    jax.debug.callback(lambda _: NOTED.append("gradient"), v[0, 0, 0])
+    return (v * (1 - jnp.tanh(z) ** 2),)
+
+
+counted.defvjp(forwards, backwards)
+
+
+@pytest.mark.parametrize("name", [n for n in leaderboard.OURS if not n.startswith("spectral")])
+def test_a_price_is_what_is_evaluated_and_differentiated(name):
+    mask = jd.operators.Mask(np.arange(64).reshape(8, 8) % 3 > 0)
+    y = np.asarray(mask.project(np.random.default_rng(0).random((8, 8, 1))), np.float32)
+    sampler = preset(name).sampler(Counted(), mask, y, 1e-3)
+    steps = 3
+    NOTED.clear()
+    jax.block_until_ready(jd.sample(sampler, sampler.steps(steps), key=jax.random.key(0)))
+    jax.effects_barrier()
+    found = NOTED.count("evaluation"), NOTED.count("gradient")
+    assert found == posterior.price(name, steps)
 
 
 def test_every_method_has_a_price_and_a_row(tmp_path):

@@ -41,8 +41,8 @@ class Restored(NamedTuple):
     samples: np.ndarray
     wiener: np.ndarray | None  # of a linear operator
     residual_rms: float  # of the samples' mean, on the canvas
-    kernels: np.ndarray | None = None  # [n, size, size], those found for an unknown one
-    misfit: float = np.nan  # the measurement's, to what the prior's table expects: 1 is as expected
+    kernels: np.ndarray | None  # [n, size, size], those found for an unknown one
+    misfit: float  # the measurement's, to what the prior's table expects; NaN of a sampler that has none
 
     @property
     def mean(self) -> np.ndarray:
@@ -50,9 +50,7 @@ class Restored(NamedTuple):
         return self.samples.mean(0)
 
 
-def restored(
-    job: Job, samples: np.ndarray, kernels: np.ndarray | None = None, misfit: float = np.nan
-) -> Restored:
+def restored(job: Job, samples: np.ndarray, kernels: np.ndarray | None, misfit: float) -> Restored:
     """What is shown of samples of the canvas, with the Wiener filter's image of the measurement."""
     operator, canvas, shown = job.camera
     if kernels is not None:

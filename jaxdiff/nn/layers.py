@@ -112,9 +112,9 @@ class Conv(nnx.Module):
     def __init__(
         self, in_channels: int, out_channels: int, size: int, *, stride=1, padding=None, rngs
     ):
+        # torch's default
         init = initializer(nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"))
-        shape = size, size, in_channels, out_channels
-        self.kernel = nnx.Param(init(rngs.params(), shape))  # torch's default
+        self.kernel = nnx.Param(init(rngs.params(), (size, size, in_channels, out_channels)))
         self.bias = nnx.Param(jnp.zeros(out_channels))
         self.stride = stride
         self.padding = ((size // 2, size // 2),) * 2 if padding is None else padding
