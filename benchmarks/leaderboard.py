@@ -148,7 +148,7 @@ def cost(name: str) -> tuple[int, int]:
 
 
 def cells(rows: list[dict]) -> Iterator[dict[str, Any]]:
-    """Of each task and method: the means, the ratio of sums, the median time."""
+    """Of each task and method: the means, the ratio of sums, the median time (of few images, of compiling too)."""
     for task in TASKS:
         for name in (*OURS, *PEERS, HIO):
             some = [r for r in rows if (r["task"], r["method"]) == (task, name)]
@@ -207,6 +207,7 @@ def plot(rows: list[dict]) -> Figure:
     right.axhline(1, color="grey", linestyle="--", linewidth=0.8)
     for axis in (left, right):
         axis.set_xscale("log")
+        axis.margins(x=0.25)  # room for the names
         axis.set_xlabel("evaluations and gradients a draw")
     return figure
 
