@@ -215,6 +215,7 @@ class System:
         """About (BΣBᵀ + σ²I)⁻¹ r; of a filter and a Σ that is a matrix a frequency, exactly."""
         if self.outer is None:
             return small_matrices.apply(self._inverse, r)
+        assert self.near is not None  # else there is nothing near it, and `solve` does without
         around = self.near[0]
         if around is None:
             return filtered(self._inverse, r)
