@@ -82,7 +82,7 @@ def test_a_solve_that_does_not_converge_is_reported(kind, monkeypatch):
     x = 0.3 * np.random.default_rng(0).standard_normal(y.shape).astype("f")
     _, info = sampler.step(jnp.asarray(x), c, Draws(jnp.zeros_like(x)))
     assert bool(info["cg_converged"])
-    monkeypatch.setattr(jd.samplers.spectral, "TOLERANCE", 1e-30)
+    monkeypatch.setattr(jd.samplers.system, "TOLERANCE", 1e-30)
     _, info = sampler.step(jnp.asarray(x), c, Draws(jnp.zeros_like(x)))
     assert not bool(info["cg_converged"])
 

@@ -26,7 +26,7 @@ from jaxdiff.operators import (
     Scale,
     SpaceVaryingBlur,
 )
-from jaxdiff.samplers.spectral import System
+from jaxdiff.samplers.system import System
 from jaxdiff.util.platform import jit
 
 RNG = np.random.default_rng(0)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 
 
 def conjugate_gradients(
-    matvec, b, precondition=None, max_steps: int = 300, tolerance: float = 1e-5
+    matvec, b, precondition=None, max_steps: int = 300, tolerance: float = 1e-5, start=None
 ):
     """u with matvec(u) = b, for a symmetric positive matvec, and a report.
 
-    `precondition` is about the inverse of matvec, symmetric and positive too.
+    `precondition` is about the inverse of matvec, symmetric and positive too; `start` about u.
     Stops where ‖matvec(u) − b‖ is `tolerance` of ‖b‖ (1e-11 in float64), or after `max_steps`. A loop of
     our own: `jax.scipy.sparse.linalg.cg` does not say how many iterations it took, and lineax's
     stops by each element relative to b's, which are 0 at the pixels that a mask hides.
@@ -35,8 +35,10 @@ def conjugate_gradients(
         new = jnp.vdot(r, z).real
         return u, r, z + new / gamma * p, new, i + 1
 
-    z = precondition(b)
-    state = (jnp.zeros_like(b), b, z, jnp.vdot(b, z).real, jnp.int32(0))
+    u = jnp.zeros_like(b) if start is None else start
+    r = b if start is None else b - matvec(u)
+    z = precondition(r)
+    state = (u, r, z, jnp.vdot(r, z).real, jnp.int32(0))
     u, _, _, _, iterations = jax.lax.while_loop(unfinished, iterate, state)
     residual = jnp.linalg.norm(matvec(u) - b) / jnp.where(size > 0, size, 1)
     report = {

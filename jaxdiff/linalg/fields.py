@@ -30,7 +30,7 @@ class Stationary:
 
 @pytree
 class Modulated:
-    """N(0, MΣM), Σ = F* diag(matrices) F stationary and M = diag(scale), scale [H, W, 1]."""
+    """N(0, MΣM), Σ = F* diag(matrices) F stationary and M = diag(scale), scale [H, W, 1] around 1."""
 
     scale: Any
     matrices: Any
@@ -42,6 +42,10 @@ class Modulated:
     def draw(self, eps) -> jax.Array:
         """MΣ^½ε: a sample, for ε ~ N(0, I) [H, W, C]."""
         return self.scale * Stationary(self.matrices).draw(eps)
+
+    def scaled(self, c) -> "Modulated":
+        """N(0, cMΣM)."""
+        return Modulated(jnp.sqrt(c) * self.scale, self.matrices)
 
 
 def contrast(x) -> jax.Array:

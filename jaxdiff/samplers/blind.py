@@ -18,7 +18,7 @@ from jaxdiff.schedules import Steps
 from jaxdiff.schedules.exploding import between
 from jaxdiff.util.arrays import Number
 from jaxdiff.util.platform import map_samples
-from jaxdiff.util.pytree import field, pytree, replace_leaf
+from jaxdiff.util.pytree import field, pytree, replace_leaf, static
 
 START, END = 20.0, 0.05
 
@@ -60,6 +60,7 @@ class Blind(SpectralPosterior):
         (1, 16, 16, 1)
     """
 
+    scaled: bool = static(default=False)  # a wrong kernel is no wrong Σ
     particles: int = field(default=2, static=True, converter=as_count("particles"))
     anneal: Number = field(default=0.25, converter=as_scale("anneal"))
     ridge: Number = field(default=1e-4, converter=as_scale("ridge"))

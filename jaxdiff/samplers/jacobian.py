@@ -32,7 +32,7 @@ def with_covariance(denoiser, x, at: Level):
     return p, lambda v: scale * pullback(v)[0]
 
 
-def correction(times_covariance, covariance, system, residual, c: Steps):
+def correction(times_covariance, system, residual, c: Steps):
     """What the conditioned mean of x₀ changes by where S takes the place of the table's Σ.
 
     The second result says whether the solves reached their tolerance. The table's mean is
@@ -47,10 +47,10 @@ def correction(times_covariance, covariance, system, residual, c: Steps):
     def corrected():
         u, first = system.solve(system.enter(residual))
         v = system.adjoint(u)
-        d = times_covariance(v) - covariance.apply(v)
+        d = times_covariance(v) - system.covariance.apply(v)
         w, second = system.solve(system.forward(d))
         converged = first["cg_converged"] & second["cg_converged"]
-        return d - covariance.apply(system.adjoint(w)), converged
+        return d - system.covariance.apply(system.adjoint(w)), converged
 
     image = jax.eval_shape(lambda r: system.adjoint(system.enter(r)), residual)
     unchanged = jnp.zeros_like(image), jnp.array(True)

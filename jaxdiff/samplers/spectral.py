@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.denoiser import Prior, as_prior
-from jaxdiff.linalg import small_matrices
-from jaxdiff.linalg.cg import conjugate_gradients
-from jaxdiff.linalg.fields import filtered, fourier, half_weights, inverse_fourier
+from jaxdiff.linalg.fields import Modulated
 from jaxdiff.noise import Noise, as_noise
 from jaxdiff.observation import as_measurement
-from jaxdiff.operators import Linear, Operator, Stack, as_operators
+from jaxdiff.operators import Operator, Stack, as_operators
 from jaxdiff.samplers.base import (
     Covariance,
     Draws,
@@ -20,13 +18,10 @@ from jaxdiff.samplers.base import (
 )
 from jaxdiff.samplers.ddpm import transition
 from jaxdiff.samplers.jacobian import correction, with_covariance
+from jaxdiff.samplers.system import System
 from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Array, Number
 from jaxdiff.util.pytree import field, pytree, static
-
-# Of the residual of conjugate gradients to the measurement's, in float32: what a tighter one gains
-# does not show in PSNR and calibration (benchmarks/choices.md).
-TOLERANCE = 3e-3
 
 
 @pytree
@@ -42,9 +37,14 @@ class SpectralPosterior(Restorer):
     - any other operator or Σ, by Matheron's rule: x₀' ~ N(x̂₀, Σ), y' = B x₀' + σε, and
       x₀ = x₀' + ΣBᵀ(BΣBᵀ + σ²I)⁻¹(y − y') by conjugate gradients: FFTs and no network.
 
-    `keep=` may record `info["misfit"]`: 1 + ((rᵀ(BΣBᵀ + σ²I)⁻¹r − E)/m)/s, r the residual y − y′ of m numbers, E = 2m its
-    expectation (m without a draw), s the share of y that is of the image and not of its noise. It is 1 on
-    average where y is as prior, camera and noise say, and larger where one of them is wrong; 1 too where s < 0.02.
+    A Σ that follows the contrast of x̂₀ is multiplied by the c, at each level of each image, for which the
+    residual r = y − B x̂₀ is likeliest, whatever the level of its noise (`System.scale`): a face with a
+    beard is harder than one without, and a prior is less sure of what it does not know.
+
+    `keep=` may record `info["scale"]`, that c, and `info["misfit"]`: 1 + (rᵀ(BΣBᵀ + σ²I)⁻¹r/m − 1)/s under
+    the Σ that is not scaled, of m numbers, s the share of y that is of the image and not of its noise. It is
+    1 on average where y is as prior, camera and noise say, and larger where one of them is wrong; 1 too
+    where s < 0.02.
 
     Exact on a stationary Gaussian prior with its own covariance, at any number of steps with
     `spacing="trailing"`.
@@ -61,6 +61,7 @@ class SpectralPosterior(Restorer):
         jacobian: True conditions the mean with the network's own covariance of x₀
             (`jaxdiff.samplers.jacobian`): a gradient through the network in each step with little
             noise but some, and a sharper mean.
+        scaled: False takes a Σ that follows the contrast as it was measured.
 
     Raises:
         ValueError: for a y that does not fit the operator, a negative sigma, an operator that is
@@ -87,6 +88,7 @@ class SpectralPosterior(Restorer):
     covariance: Covariance
     draw: bool = static(default=True)
     jacobian: bool = static(default=False)
+    scaled: bool = static(default=True)
     requires_linear = True
 
     def __post_init__(self):
@@ -105,118 +107,34 @@ class SpectralPosterior(Restorer):
             p, times_covariance = with_covariance(self.denoiser, x, c.now)
         else:
             p, times_covariance = self.denoiser.predict(x, c.now), None
-        covariance = self.covariance.at(x, c.now, p.x0_hat)
         # σ = 0 counts as what rounding makes of it.
         sigma = jnp.asarray(self.observation.sigma, x.dtype)
         s2 = jnp.maximum(sigma**2, jnp.finfo(x.dtype).eps / 256)
         residual = self.observation.residual(p.x0_hat)
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
+        covariance = self.covariance.at(x, c.now, p.x0_hat)
         system = System(self.observation.operator.linear, covariance, s2, x.shape)
-        correction_of_mean, converged = 0, True
+        closed = system.outer is None and self.covariance.stationary
+        error = noise = jnp.zeros((), x.dtype)
+        start = None
+        if self.draw and not closed:
+            error, noise = system.draw(draws.require_key(), residual)
+            if self.scaled and isinstance(covariance, Modulated):
+                scale, info["misfit"], start = system.scale(residual, error, noise)
+                system, error, info["scale"] = system.scaled(scale), jnp.sqrt(scale) * error, scale
+        mean, converged = p.x0_hat, True
         if times_covariance is not None:
-            correction_of_mean, converged = correction(
-                times_covariance, covariance, system, residual, c
-            )
-            info["cg_converged"] = converged
-        if system.outer is None and self.covariance.stationary:
+            change, converged = correction(times_covariance, system, residual, c)
+            mean, info["cg_converged"] = mean + change, converged
+        if closed:
             shift, left = system.conditioned(residual)
-            x0 = p.x0_hat + shift + correction_of_mean
-            entered = system.enter(residual)
-            solved = system.precondition(entered)
-            info["misfit"] = self._misfit(system, residual, entered, solved, drawn=False)
-            return x0, left if self.draw else None, info
-        x0, report = self._drawn(system, p.x0_hat, draws)
+            u = system.precondition(system.enter(residual))
+            info["misfit"] = system.misfit(residual, u, drawn=False)
+            return mean + shift, left if self.draw else None, info
+        if self.draw:  # Matheron's rule
+            residual = residual - system.operator(error) - noise
+        u, report = system.solve(system.enter(residual), start)
+        info.setdefault("misfit", system.misfit(residual, u, self.draw))
         report["cg_converged"] &= converged
-        return x0 + correction_of_mean, None, info | report
-
-    def _drawn(self, system: "System", x0, draws: Draws):
-        """x₀ by Matheron's rule, or its mean where nothing is to be drawn."""
-        if self.draw:
-            first, second = jax.random.split(draws.require_key())
-            eps = jax.random.normal(first, x0.shape, x0.dtype)
-            x0 = x0 + system.covariance.draw(eps)
-        residual = self.observation.residual(x0)
-        if self.draw:
-            noise = jax.random.normal(second, residual.shape, residual.dtype)
-            residual -= jnp.sqrt(system.s2) * self.operator.project(noise)
-        entered = system.enter(residual)
-        u, report = system.solve(entered)
-        report["misfit"] = self._misfit(system, residual, entered, u, self.draw)
-        return x0 + system.covariance.apply(system.adjoint(u)), report
-
-    def _misfit(self, system: "System", residual, entered, solved, drawn: bool):
-        """How far the residual is from what is expected of it, less a draw of it where one was `drawn`."""
-        numbers = jnp.sum(self.operator.project(jnp.ones_like(residual)))
-        square = jnp.vdot(entered, solved).real / numbers
-        share = system.share_of_prior
-        return jnp.where(share > 0.02, 1 + (square - 1 - drawn) / share, 1)
-
-
-class System:
-    """BΣBᵀ + σ²I of a linear B = P F⁻¹ diag(K) F, and the space it is solved in.
-
-    That space is the measurement's; of a circular filter (no P) its frequencies, which halves the
-    number of transforms. The preconditioner is r → Q F⁻¹ diag((|K|²Σ + σ²I)⁻¹) F Qᵀ r with what the
-    operator says it is `near`: a deviation of Σ that varies is left out; none for a Σ without a matrix
-    a frequency.
-    """
-
-    def __init__(self, operator: Linear, covariance, s2, shape):
-        self.operator, self.covariance, self.s2, self.shape = operator, covariance, s2, shape[:2]
-        self.outer, self.response = operator.factors(s2.dtype)
-        self.matrices = getattr(covariance, "matrices", None)  # of Σ, by frequency
-        if self.matrices is None:
-            self.outer, self.near = operator, None
-            return
-        identity = jnp.eye(self.matrices.shape[-1], dtype=s2.dtype)
-        identity = jnp.broadcast_to(identity, self.matrices.shape)
-        self.near = operator.near(s2.dtype)
-        response = self.response if self.near is None else self.near[1]
-        self._power = jnp.abs(response)[..., None] ** 2 * self.matrices + s2 * identity
-        self._inverse = small_matrices.solve(self._power, identity)
-
-    @property
-    def share_of_prior(self):
-        """Of what y says, how much is of the image and not of its noise: tr (BΣBᵀ + σ²I)⁻¹BΣBᵀ, a number."""
-        if self.outer is not None and self.near is None:
-            return 1.0
-        of_noise = self.s2 * jnp.trace(self._inverse, axis1=-2, axis2=-1) / self._inverse.shape[-1]
-        return 1 - jnp.average(of_noise.mean(0), weights=half_weights(self.shape[1]))
-
-    def forward(self, v):
-        """B v."""
-        return self.operator(v) if self.outer is not None else self.response * fourier(v)
-
-    def adjoint(self, u):
-        """Bᵀu."""
-        if self.outer is not None:
-            return self.operator.adjoint(u)
-        return inverse_fourier(jnp.conj(self.response) * u, self.shape)
-
-    def enter(self, r):
-        """A residual of the measurement, in the space of the system."""
-        return r if self.outer is not None else fourier(r)
-
-    def solve(self, r) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """(BΣBᵀ + σ²I)⁻¹ r by conjugate gradients, and how they ended."""
-        return conjugate_gradients(
-            lambda u: self.forward(self.covariance.apply(self.adjoint(u))) + self.s2 * u,
-            r,
-            None if self.near is None else self.precondition,
-            tolerance=TOLERANCE,
-        )
-
-    def conditioned(self, residual) -> tuple[jax.Array, jax.Array]:
-        """Mean and covariance of x₀ − x̂₀ ~ N(0, Σ) given the residual of a filter, per frequency."""
-        gain = small_matrices.solve(self._power, self.matrices)
-        return filtered(jnp.conj(self.response)[..., None] * gain, residual), self.s2 * gain
-
-    def precondition(self, r):
-        """About (BΣBᵀ + σ²I)⁻¹ r; of a filter and a Σ that is a matrix a frequency, exactly."""
-        if self.outer is None:
-            return small_matrices.apply(self._inverse, r)
-        assert self.near is not None  # else there is nothing near it, and `solve` does without
-        around = self.near[0]
-        if around is None:
-            return filtered(self._inverse, r)
-        return around(filtered(self._inverse, around.adjoint(r)))
+        x0 = mean + error + system.covariance.apply(system.adjoint(u))
+        return x0, None, info | report

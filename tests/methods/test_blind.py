@@ -12,7 +12,7 @@ from jaxdiff.linalg.fields import Stationary
 from jaxdiff.operators import Blur, Crop, Grey, UnknownBlur
 from jaxdiff.operators.unknown_blur import separated, unknown, with_kernel
 from jaxdiff.samplers.kernel_step import centred, moments, normal_equations, simplex_step
-from jaxdiff.samplers.spectral import System
+from jaxdiff.samplers.system import System
 
 RNG = np.random.default_rng(0)
 SIZE, SHAPE = 3, (8, 8)
