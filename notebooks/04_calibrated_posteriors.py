@@ -203,19 +203,34 @@ for operator in (mask, coarse):
     display(plot.posterior(samples, images[0], before=[plot.degraded(operator, y, sigma)], shown=3))
 
 # %% [markdown]
+# ## How wrong it is on this image
+#
+# $\Sigma$ is an average over images, and some are harder. What $\hat x_0$ leaves of the measurement says which:
+# $r=y-A\hat x_0\sim\mathcal N(0,\,c\,B\Sigma B^T+b\,\sigma^2I)$, $B=A/2$, with $c=b=1$ on average. At each step of each image the sampler takes the likeliest $c$
+# (one step of Fisher's scoring) and goes on with $c\,\Sigma$. $b$ is found along with it and thrown away: it answers for a $\sigma$ that is
+# not quite what was said, which would else be taken for a harder image.
+
+# %%
+y = np.asarray(blur(images)) + sigma * rng.standard_normal(images.shape)
+for name, scaled in (("Σ as measured", False), ("Σ scaled to the image", True)):
+    sampler = jd.SpectralPosterior(denoiser, blur, y, sigma, covariance, scaled=scaled)
+    report(name, jd.sample(sampler, ten, key=key, n=n))
+_, c = jd.sample(sampler, ten, key=key, n=n, keep=lambda x, info: info["scale"])
+print("c at half of the steps, by image:", np.round(np.asarray(c).mean(-1)[len(c) // 2], 2))
+
+# %% [markdown]
 # ## What the network knows of this image
 #
-# $\Sigma$ is an average over images. Where $\hat x_0$ is the posterior mean, Tweedie's second formula gives the covariance for *this* one,
+# One number is not much of a covariance. Where $\hat x_0$ is the posterior mean, Tweedie's second formula gives the covariance for *this* one,
 # $$\mathrm{Cov}[x_0\mid x_t]=S=\frac{1-\bar\alpha}{\sqrt{\bar\alpha}}\,\frac{\partial\hat x_0}{\partial x_t}:$$
 # the network's Jacobian, which ΠGDM's gradient carries and which is what its 100 evaluations buy. A product with it is a gradient through the
-# network, as dear as an evaluation or two, so use few. The mean was $\hat x_0+\Sigma B^Tu$ with $u=(B\Sigma B^T+\sigma^2I)^{-1}(y-A\hat x_0)$, $B=A/2$. Put
+# network, as dear as an evaluation or two, so use few. The mean was $\hat x_0+\Sigma B^Tu$ with $u=(B\Sigma B^T+\sigma^2I)^{-1}(y-A\hat x_0)$. Put
 # $S=\Sigma+\delta$, keep what is linear in $\delta$, and it moves by
 # $$d-\Sigma B^T(B\Sigma B^T+\sigma^2I)^{-1}B\,d,\qquad d=(S-\Sigma)B^Tu:$$
 # what $S$ would add, less what the measurement says of it. One product. At high noise the factor $(1-\bar\alpha)/\sqrt{\bar\alpha}$ multiplies the
 # network's errors (61 at $t=900$), so this is done where $0.6<\bar\alpha<0.99$ only: 9 steps are ten evaluations, 42 are fifty.
 
 # %%
-y = np.asarray(blur(images)) + sigma * rng.standard_normal(images.shape)
 spectral = jd.SpectralPosterior(denoiser, blur, y, sigma, covariance)
 with_jacobian = jd.SpectralPosterior(denoiser, blur, y, sigma, covariance, jacobian=True)
 nine, many = (schedule.steps(2 if REDUCED else T) for T in (9, 42))
@@ -229,6 +244,7 @@ for name, sampler, steps in (
 # %% [markdown]
 # ## What it does not do
 #
-# The spread follows the contrast, and still not all of what makes one photograph harder than another: error/spread is right on average and
-# between 0.7 and 1.5 from one face to the next. The draw around the mean keeps $\Sigma$, with the Jacobian too: it would take $S^{1/2}$. Which sampler is best at what price, over more images,
+# The spread follows the contrast and the residual, and still not all of what makes one photograph harder than another: error/spread is right
+# on average and between 0.8 and 1.35 from one face to the next, for a blurred picture says little about its finest detail. The draw around
+# the mean keeps $c\,\Sigma$, with the Jacobian too: it would take $S^{1/2}$. Which sampler is best at what price, over more images,
 # cameras and noise levels: `python -m benchmarks.posterior`, whose tables are in `benchmarks/posterior-results/`.
