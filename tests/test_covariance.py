@@ -115,7 +115,7 @@ def test_one_step_is_the_conditioned_gaussian(crop, x64, tmp_path):
     zero, key = jnp.zeros_like(x0_hat), jax.random.key(0)
 
     def draws(draw, n):
-        sampler = SpectralPosterior(denoiser, operator, y, sigma, covariance, draw)
+        sampler = SpectralPosterior(denoiser, operator, y, sigma, covariance, draw, scaled=False)
         keys = jax.random.split(key, n)
         found = jax.jit(jax.vmap(lambda k: sampler.step(zero, c, Draws(zero, k))[0]))(keys)
         return np.asarray(found).reshape(n, -1)
@@ -126,6 +126,20 @@ def test_one_step_is_the_conditioned_gaussian(crop, x64, tmp_path):
     left = prior - gain @ b @ prior
     np.testing.assert_allclose(many.mean(0), mean, atol=5 * np.sqrt(left.max() / 4000))
     np.testing.assert_allclose(many.var(0) / np.diag(left), 1, atol=0.15)
+
+    # Scaled: Matheron's rule of cΣ, from the same numbers.
+    sampler = SpectralPosterior(denoiser, operator, y, sigma, covariance)
+    found, info = sampler.step(zero, c, Draws(zero, key))
+    first, second = jax.random.split(key)
+    eps = jax.random.normal(first, zero.shape, zero.dtype)
+    scale = float(info["scale"])
+    error = np.sqrt(scale) * np.ravel(covariance.at(x0_hat, c.alphas_cumprod, x0_hat).draw(eps))
+    noise = sigma * np.ravel(jax.random.normal(second, y.shape, zero.dtype))
+    prior = scale * prior
+    gain = np.linalg.solve(b @ prior @ b.T + sigma**2 * np.eye(len(b)), b @ prior).T
+    assert abs(scale - 1) > 0.01
+    expected = x0_hat.ravel() + error + gain @ (residual - b @ error - noise)
+    np.testing.assert_allclose(np.ravel(found), expected, atol=1e-8)
 
 
 def test_a_table_of_other_weights(tiny, tmp_path):
