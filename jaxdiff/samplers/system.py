@@ -1,5 +1,7 @@
 """The linear system of a measurement: what a residual says of an image, and of the image's own model."""
 
+from copy import copy
+
 import jax
 import jax.numpy as jnp
 
@@ -93,8 +95,10 @@ class System:
         return error, jnp.sqrt(self.s2) * self.operator.project(eps)
 
     def scaled(self, c) -> "System":
-        """That of cΣ."""
-        return System(self.operator, self.covariance.scaled(c), self.s2, self.shape)
+        """That of cΣ, preconditioned as this one."""
+        other = copy(self)
+        other.covariance = self.covariance.scaled(c)
+        return other
 
     def misfit(self, residual, u, drawn: bool):
         """How far a residual r of m numbers, u = (BΣBᵀ + σ²I)⁻¹r, is from what is expected of it.
