@@ -11,7 +11,7 @@ PSNR = {  # columns of a table where the truth is known
     "one sample": "psnr_samples",
 }
 
-# One in twenty pictures that a prior knows has more than 1.5 to 2.6: benchmarks/choices.md.
+# One in twenty pictures that a prior knows has more than 1.5 to 2.3: benchmarks/choices.md.
 MISFIT = 2.5
 
 
