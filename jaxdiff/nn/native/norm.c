@@ -170,12 +170,10 @@ static void gradient(void *data, long item) {
   }
 }
 
-/* Gradients of scale and shift, and the means that dx needs. */
+/* Gradients of scale and shift by image, and the means that dx needs. */
 static void combine_gradient(norm *f, float *dscale, float *dshift) {
   long width = f->c / f->groups;
-  memset(dscale, 0, f->c * sizeof(float));
-  memset(dshift, 0, f->c * sizeof(float));
-  for (long image = 0; image < f->n; image++) {
+  for (long image = 0; image < f->n; image++, dscale += f->c, dshift += f->c) {
     float *means = f->own + image * 4 * f->c + 2 * f->c;
     for (long start = 0; start < f->c; start += width) {
       float group[2] = {0, 0};
@@ -185,7 +183,7 @@ static void combine_gradient(norm *f, float *dscale, float *dshift) {
           const float *sums = f->sums + (image * f->chunks + chunk) * 2 * f->c;
           first += sums[c], second += sums[f->c + c];
         }
-        dshift[c] += first, dscale[c] += second;
+        dshift[c] = first, dscale[c] = second;
         group[0] += f->scale[c] * first, group[1] += f->scale[c] * second;
       }
       for (long c = start; c < start + width; c++)

@@ -116,5 +116,6 @@ INLINE void split(conv *c, long count) {
 /* winograd.c: the same as in conv.c, where `by_winograd` says so. Its sums of sums overflow before the
  * direct ones, and of an infinity make NaN: `winograd` says of each image whether it is finite. */
 bool by_winograd(const conv *c, long tiles);
+long tiles_of(const conv *c); /* an image's */
 const float *winograd(XLA_FFI_CallFrame *frame, conv *c);
 void winograd_gradient(XLA_FFI_CallFrame *frame, conv *c);
