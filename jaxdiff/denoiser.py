@@ -46,6 +46,9 @@ class Prior(ABC):
     decode: Any = Affine(0.5, 0.5)  # [-1, 1]
     digest: Any = None  # what tells its weights from any other prior's, where it has some
 
+    # Whether nothing of a sample, not its rounding either, depends on those that are mapped beside it.
+    independent: Any = False
+
     @abstractmethod
     def __call__(self, x, at) -> jax.Array:
         """x̂₀ of x_t [..., H, W, C] at a `Level`, or at a time of the schedule."""
@@ -174,6 +177,11 @@ class Denoiser(Prior):
     def dtype(self):
         """The dtype of a sampler's state: the network's, float32 at least."""
         return jnp.promote_types(self.network.dtype, jnp.float32)
+
+    @property
+    def independent(self) -> bool:
+        """The network's; not with `remat`, whose conditionals a map would turn into both of their branches."""
+        return getattr(self.network, "independent", False) and not self.remat
 
     def __call__(self, x, at) -> jax.Array:
         """x̂₀ of x_t [H, W, C] or [n, H, W, C] at one level or timestep, in the network's units."""

@@ -192,6 +192,8 @@ def _run_piece(sampler, steps, start, samples, x, shape, dtype, keep, sharding):
 def _scan(sampler, steps, start, samples, x, shape, dtype, keep):
     """The loop. Nothing in it depends on how many samples there are."""
     like = jax.ShapeDtypeStruct(shape, dtype)
+    free = getattr(sampler.denoiser, "independent", False)
+    pixels = math.prod(shape[:-1]) if free else None
 
     def one_step(c, i, x, sample):
         key = None if sample.key is None else jax.random.fold_in(sample.key, -1 - i)
@@ -200,7 +202,7 @@ def _scan(sampler, steps, start, samples, x, shape, dtype, keep):
         return x, None if keep is None else keep(x, info)
 
     def body(x, step):
-        return map_samples(partial(one_step, *step))(x, samples)
+        return map_samples(partial(one_step, *step), pixels)(x, samples)
 
     numbers = start + jnp.arange(len(steps))
     return jax.lax.scan(body, x, (steps, numbers), unroll=choices().unroll)

@@ -141,7 +141,9 @@ def test_nothing_to_sum(empty, channels):
     full = native.convolve(
         np.ones((2, 16, 16, 32), "f"), np.ones((3, 3, 32, 32), "f"), np.ones(32, "f"), 1, padding
     )
-    assert float(full[0, 8, 8, 0]) == pytest.approx(289, rel=1e-6)  # and the memory of a thread is not zero now
+    assert float(full[0, 8, 8, 0]) == pytest.approx(
+        289, rel=1e-6
+    )  # and the memory of a thread is not zero now
     expected, gradients, weight = by_xla(x, kernel, bias, 1, padding)
     y, pullback = jax.vjp(lambda *a: conv2d(*a, 1, padding), x, kernel, bias)
     close_or_empty(y, expected)

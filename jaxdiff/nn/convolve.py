@@ -20,7 +20,7 @@ def convolve(x, kernel, bias, stride: int, padding: Padding) -> jax.Array:
     product a row of the kernel, since XLA has no fast convolution there; with few channels there is
     little to win, and it compiles for longer. Measured in benchmarks/choices.md.
     """
-    if _native(x):
+    if natively(x):
         return native.convolve(x, kernel, bias, stride, padding)
     return _by_xla(x, kernel, bias, stride, padding)
 
@@ -49,7 +49,7 @@ def convolve_gradient(x, g, kernel, stride: int, padding: Padding) -> Any:
 
     CPU in float32: `jaxdiff.nn.native`, for XLA's take several times as long (benchmarks/choices.md).
     """
-    if _native(x):
+    if natively(x):
         return _native_gradient(x, g, kernel.shape, stride, padding)
     return _gradient_by_xla(x, g, kernel.shape, stride, padding)
 
@@ -88,8 +88,9 @@ def norms_natively(x) -> bool:
 
     CPU in float32 with whole vectors of channels (benchmarks/choices.md).
     """
-    return _native(x) and x.shape[-1] % 16 == 0
+    return natively(x) and x.shape[-1] % 16 == 0
 
 
-def _native(x) -> bool:
+def natively(x) -> bool:
+    """Whether `jaxdiff.nn.native` computes for an array like x: then no image depends on its batch."""
     return x.dtype == jnp.float32 and jax.default_backend() == "cpu" and native.available()

@@ -33,7 +33,9 @@ _native_norm.defvjp(_native_norm_fwd, _native_norm_bwd)
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def _native_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu):
-    return tuple(native.group_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu))
+    found = native.group_norm_gradient(x, stats, dy, scale, bias, groups, eps, silu)
+    dx, dscale, dbias = cast(Any, found)
+    return dx, dscale.sum(0), dbias.sum(0)
 
 
 def _native_norm_gradient_fwd(x, scale, bias, stats, dy, groups, eps, silu):

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxdiff.nn.abstract import Linear, normal
 from jaxdiff.nn.attention import attend
+from jaxdiff.nn.convolve import natively
 from jaxdiff.nn.layers import (
     Conv,
     average_pool,
@@ -203,6 +204,11 @@ class SongUNet(nnx.Module):
     def dtype(self):
         """The dtype of the weights and of the computation."""
         return self.map_layer0.kernel.dtype
+
+    @property
+    def independent(self) -> bool:
+        """Whether nothing of an image, not its rounding either, depends on the others of its batch."""
+        return natively(self.map_layer0.kernel)
 
     def __call__(self, x, t, class_labels=None, *, remat: bool = False) -> jax.Array:
         """Evaluate the network.

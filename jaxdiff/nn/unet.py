@@ -10,6 +10,7 @@ from flax import nnx
 from jaxdiff.nn.abstract import Embed, abstract
 from jaxdiff.nn.blocks import DownBlock, MidBlock, SkipDownBlock, SkipUpBlock, UpBlock
 from jaxdiff.nn.config import UNet2DConfig
+from jaxdiff.nn.convolve import natively
 from jaxdiff.nn.layers import Conv, FourierProjection, TimestepEmbedding, positional_embedding
 from jaxdiff.nn.norm import GroupNorm
 from jaxdiff.nn.remat import runner
@@ -83,6 +84,11 @@ class UNet2D(nnx.Module):
     def dtype(self):
         """The dtype of the weights and of the computation."""
         return self.conv_in.kernel.dtype
+
+    @property
+    def independent(self) -> bool:
+        """Whether nothing of an image, not its rounding either, depends on the others of its batch."""
+        return natively(self.conv_in.kernel)
 
     def __call__(
         self, x, t, class_labels=None, *, rngs: nnx.Rngs | None = None, remat: bool = False

@@ -44,6 +44,11 @@ class Around(Prior):
         """The denoiser's."""
         return self.denoiser.dtype
 
+    @property
+    def independent(self) -> bool:
+        """The denoiser's."""
+        return self.denoiser.independent
+
 
 @pytree
 class Tiled(Around):

@@ -18,13 +18,15 @@ from jaxdiff.util.pytree import concrete
 class Choices:
     """Ways to compute the same numbers, of which each platform has its fastest.
 
-    `vmap`: samples all at once, or one after the other; `unroll`: steps of a trajectory in one
+    `vmap`: samples all at once, or one after the other; `pixels`: where one after the other, of how many
+    pixels those are that still go together, in float32; `unroll`: steps of a trajectory in one
     iteration of its compiled loop; `phases`: gradients of strided convolutions and convolutions of
     doubled images as dense convolutions of every other pixel; `attention`: "xla" or "cudnn", an
     implementation of `jax.nn.dot_product_attention`, or None, our own; `options`: of the compiler.
     """
 
     vmap: bool = True
+    pixels: int = 1
     unroll: int = 1
     phases: bool = True
     attention: Literal["xla", "cudnn"] | None = None
@@ -33,8 +35,10 @@ class Choices:
 
 # A vmapped convolution's rounding depends on the batch, and a guided trajectory amplifies rounding: where
 # it costs nothing, one sample after the other makes a draw independent of how many there are beside it.
+# The kernels of `jaxdiff.nn.native` depend on no batch, and read their weights once for all of it.
 _CPU = Choices(
     vmap=False,
+    pixels=8 * 64**2,
     options={
         # XLA hands reductions and convolutions to a library that is slower in a loop.
         "xla_cpu_experimental_ynn_fusion_type": "",
@@ -75,11 +79,39 @@ def known(option: str, value: str) -> bool:
     return True
 
 
-def map_samples(step: Callable) -> Callable:
-    """`step` of one sample, applied to each: all at once, or one after the other."""
-    if choices().vmap:
-        return jax.vmap(step)
-    return lambda *args: jax.lax.map(lambda one: step(*one), args)
+def map_samples(step: Callable, pixels: int | None = None) -> Callable:
+    """`step` of one sample, applied to each: all at once, or one after the other.
+
+    Or some at once, whose rounding does not depend on the others, where `pixels` says how large they are.
+    """
+
+    def mapped(*args):
+        n = len(jax.tree.leaves(args)[0])
+        size = n if choices().vmap else together(n, pixels)
+        if size == n:
+            return jax.vmap(step)(*args)
+        if size == 1:
+            return jax.lax.map(lambda one: step(*one), args)
+        # The last ones are filled up with repeats: another size would be another program.
+        rows = jnp.minimum(jnp.arange(-(-n // size) * size), n - 1).reshape(-1, size)
+        found = jax.lax.map(lambda rows: jax.vmap(step)(*_rows(args, rows)), rows)
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
+
+    return mapped
+
+
+def _rows(tree, rows):
+    return jax.tree.map(lambda a: a[rows], tree)
+
+
+def together(n: int, pixels: int | None) -> int:
+    """How many of n samples of so many pixels to take at once: what costs least, if a group costs half a sample.
+
+    >>> together(9, 64**2), together(32, 64**2), together(4, 256**2)
+    (3, 8, 1)
+    """
+    most = 1 if pixels is None else max(1, choices().pixels // pixels)
+    return min(range(1, min(n, most) + 1), key=lambda size: -(-n // size) * (size + 0.5))
 
 
 def evaluation_batch() -> int:

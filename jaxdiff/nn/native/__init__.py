@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,44 @@ def _unchanged(path: Path) -> bool:
     return path.stem.endswith(_digest(path.read_bytes()))
 
 
-def convolve(x, kernel, bias, stride, padding) -> jax.Array:
+def _of_images(images: int, weights: int) -> Callable:
+    """Of a function of arrays [n, ...], of weights, and of numbers: under `vmap` as of more images.
+
+    Where weights are mapped too, one after the other.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*args):
+            arrays, static = args[: images + weights], args[images + weights :]
+
+            @jax.custom_batching.custom_vmap
+            def run(*arrays):
+                return function(*arrays, *static)
+
+            @run.def_vmap
+            def mapped(size, are_mapped, *arrays):
+                if are_mapped != [True] * images + [False] * weights:
+                    each = [
+                        a if m else jnp.broadcast_to(a, (size, *a.shape))
+                        for a, m in zip(arrays, are_mapped)
+                    ]
+                    results = jax.lax.map(lambda one: run(*one), each)
+                else:
+                    merged = (a.reshape(-1, *a.shape[2:]) for a in arrays[:images])
+                    found = run(*merged, *arrays[images:])
+                    results = jax.tree.map(lambda a: a.reshape(size, -1, *a.shape[1:]), found)
+                return results, jax.tree.map(lambda _: True, results)
+
+            return run(*arrays)
+
+        return call
+
+    return decorate
+
+
+@_of_images(1, 2)
+def convolve(x, kernel, bias, stride, padding) -> Any:
     """x [n, H, W, I] with kernel [h, w, I, O], plus bias [O]; float32."""
     sizes = (
         (size + sum(pad) - taps) // stride + 1
@@ -133,15 +171,18 @@ def convolve_gradient(x, g, shape, stride, padding) -> list[jax.Array]:
     return _call(CONV_GRADIENT, shape, shape[3:])(x, g, geometry=_geometry(stride, padding))
 
 
+@_of_images(1, 2)
 def group_norm(x, scale, bias, groups, eps, silu) -> list[jax.Array]:
     """x [n, m, C] normalised, SiLU of it if asked; and [n, groups, 2], the mean and 1/std."""
     call = _call(NORM, x.shape, (x.shape[0], groups, 2))
     return call(x, scale, bias, settings=np.array([groups, eps, silu], np.float32))
 
 
-def group_norm_gradient(x, scale, bias, stats, dy, groups, eps, silu) -> list[jax.Array]:
-    """The gradients to x, scale and bias, from that of the output and the statistics."""
-    call = _call(NORM_GRADIENT, x.shape, scale.shape, bias.shape)
+@_of_images(3, 2)
+def group_norm_gradient(x, stats, dy, scale, bias, groups, eps, silu) -> list[jax.Array]:
+    """The gradients to x, and to scale and bias [n, C] of each image, from that of the output."""
+    each = (x.shape[0], x.shape[2])
+    call = _call(NORM_GRADIENT, x.shape, each, each)
     settings = np.array([groups, eps, silu], np.float32)
     return call(x, scale, bias, stats, dy, settings=settings)
 
