@@ -68,5 +68,7 @@ def test_a_trajectory(choice, monkeypatch):
 @pytest.mark.parametrize("text", ["{", "[1]", '{"unrol": 2}', '{"unroll": 2', "2"])
 def test_bad_choices(text, monkeypatch):
     monkeypatch.setenv("JAXDIFF_CHOICES", text)
-    with pytest.raises(ValueError, match="JAXDIFF_CHOICES: expected JSON with vmap, pixels, unroll"):
+    with pytest.raises(
+        ValueError, match="JAXDIFF_CHOICES: expected JSON with vmap, pixels, unroll"
+    ):
         platform.choices()
