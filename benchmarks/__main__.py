@@ -1,6 +1,7 @@
 """`python -m benchmarks`: jaxdiff beside its torch and JAX peers, one run, turn by turn.
 
-Every contestant is a process of its own that is asked in turn. A row's seconds are the median of
+Every contestant is a process of its own that is asked in turn; then jaxdiff and torch are, in one
+process: less kind to who comes after torch, whose threads spin for a while. A row's seconds are the median of
 the turns, its ratios the median over the turns of another's seconds over jaxdiff's of the same turn:
 a shared machine is slower for a while and faster again. A product of large matrices is asked in
 the same turns: what the machine could do. Results go to a folder as JSON, markdown and a plot;
@@ -37,6 +38,7 @@ from benchmarks.contestants import METHODS, PACKAGES, SAMPLERS, Workload
 from jaxdiff.util.files import replace_file
 
 ROOT = Path(__file__).parents[1]
+TOGETHER = ("jaxdiff", "torch", "torch channels_last")
 CELEBAHQ = {
     "sample_size": 256,
     "block_out_channels": (128, 128, 256, 256, 512, 512),
@@ -94,13 +96,35 @@ def measure(workload: Workload, names: list[str], folder: str, repeats: int) -> 
     turns: dict[str, list[float]] = {name: [] for name in processes}
     for _ in range(repeats):
         for name, process in processes.items():
-            print("run", file=process.stdin, flush=True)
-            turns[name].append(float(process.stdout.readline() or "nan"))
+            turns[name].append(_ask(process, name))
             time.sleep(0.05)
     for name, process in processes.items():
         row[name] |= {"turns": turns[name], "peak_mb": _stop(process)}
     row["gemm"] = statistics.median(turns["gemm"])  # which answers in GFLOP/s
+    row["together"] = measure_together(workload, folder, repeats)
     return row
+
+
+def measure_together(workload: Workload, folder: str, repeats: int) -> dict | None:
+    """The seconds of the turns of those in TOGETHER, all in one process and without a pause."""
+    with tempfile.TemporaryDirectory() as cache:
+        process, _ = _start(",".join(TOGETHER), folder, workload, cache)
+        if process is None:
+            return None
+        for _ in range(2 * len(TOGETHER[1:])):  # the others are able, and warm
+            process.stdout.readline()
+        found: dict = {name: [] for name in TOGETHER}
+        for _ in range(repeats):
+            for name in TOGETHER:
+                found[name].append(_ask(process, name))
+        _stop(process)
+    return found
+
+
+def _ask(process, name: str) -> float:
+    """What a contestant answers in its turn."""
+    print(name, file=process.stdin, flush=True)
+    return float(process.stdout.readline() or "nan")
 
 
 def _start(name: str, folder: str, workload: Workload, cache: str) -> tuple[Any, float]:
@@ -152,8 +176,20 @@ def count_gflop(workload: Workload, folder: str) -> float:
 
 def ratio(row: dict, name: str) -> float:
     """How many times as long as jaxdiff it takes."""
-    pairs = zip(row[name]["turns"], row["jaxdiff"]["turns"], strict=True)
-    return statistics.median(theirs / ours for theirs, ours in pairs)
+    return _over(row[name]["turns"], row["jaxdiff"]["turns"])
+
+
+def _over(theirs: list[float], ours: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+
+
+def _ratios(row: dict, name: str) -> str:
+    """Apart and, where it was measured, in one process."""
+    if not row.get(name):
+        return "–"
+    together = row.get("together") or {}
+    less_kind = f" ({_over(together[name], together['jaxdiff']):.2f})" if name in together else ""
+    return f"{ratio(row, name):.2f}{less_kind}"
 
 
 def from_a_shell(repeats: int) -> dict[str, float]:
@@ -179,7 +215,7 @@ def table(rows: list[dict], names: list[str]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
         ours = statistics.median(row["jaxdiff"]["turns"])
-        ratios = [f"{ratio(row, n):.2f}" if row.get(n) else "–" for n in others]
+        ratios = [_ratios(row, n) for n in others]
         speed = row["gflop"] / ours
         cells = [
             row["workload"],
@@ -257,7 +293,7 @@ def report(rows: list[dict], shell: dict[str, float] | None) -> str:
     parts = [
         f"{machine()} A product of square matrices by torch, between the turns: {gemm:.0f} GFLOP/s.",
         "How many times as long as jaxdiff the others take (medians over the turns; above 1 jaxdiff "
-        "is faster). GFLOP/s count the layers as diffusers computes them: fewer are done (Winograd).",
+        "is faster), each in a process of its own (and all in one). GFLOP/s count the layers as diffusers computes them: fewer are done (Winograd).",
         table(rows, names).strip(),
         "Seconds from the start of a process to its first result (jaxdiff: with nothing on disk / "
         "with its compiled programs), and the peak of its memory, jaxdiff's of the second: resident, or "
