@@ -371,6 +371,8 @@ def main() -> None:
     started = time.perf_counter()
     workload = Workload(**json.loads(arguments.workload))
     names, warm = arguments.names.split(","), {}
+    if unknown := set(names) - {*METHODS, "gemm"}:
+        parser.error(f"no such contestant: {', '.join(unknown)}")
     for name in names:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for the answers
             run = contestant(name, workload, arguments.folder)
