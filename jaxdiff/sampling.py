@@ -190,7 +190,7 @@ def _run_piece(sampler, steps, start, samples, x, shape, dtype, keep, sharding):
 
 
 def _scan(sampler, steps, start, samples, x, shape, dtype, keep):
-    """The loop. Nothing in it depends on how many samples there are."""
+    """The loop. Nothing of a sample in it depends on how many there are."""
     like = jax.ShapeDtypeStruct(shape, dtype)
     free = getattr(sampler.denoiser, "independent", False)
     pixels = math.prod(shape[:-1]) if free else None

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 import jaxdiff as jd
+from jaxdiff import sampling
 from jaxdiff.nn.remat import recompute_late
 from jaxdiff.nn.unet import abstract_unet
 from jaxdiff.util import platform
@@ -44,6 +45,23 @@ def test_half_the_memory(faces64):
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(True) < 0.6 * temporaries(False)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_trajectory_keeps_the_conditionals(n, faces64):
+    """A map of all samples at once would compute both branches of each."""
+    unet, schedule = faces64
+    run = jax.jit(sampling._run_trajectory.__wrapped__, static_argnums=(4, 5, 6, 7))
+    samples = sampling._Samples(jax.random.split(jax.random.key(0), n))
+    steps = schedule.steps(2).astype("float32")
+
+    def conditionals(remat):
+        denoiser = jd.Denoiser(unet, schedule, remat=remat)
+        sampler = jd.DPS(denoiser, jd.operators.Affine(1.0, 0.0), np.zeros((64, 64, 3), "f"))
+        static = ((64, 64, 3), jnp.dtype("float32"), None, None)
+        return run.lower(sampler, steps, 1.0, samples, *static).as_text().count("stablehlo.case")
+
+    assert conditionals(True) > 20 and conditionals(False) == 0
 
 
 def test_nan_stays_nan():

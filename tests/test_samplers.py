@@ -152,19 +152,6 @@ def test_same_sample_whatever_n_and_batch_size(name, steps):
     np.testing.assert_allclose(one_by_one, chunked, atol=1e-5)
 
 
-def test_samples_that_go_through_a_network_together_keep_their_bits():
-    """Of faces64, whose samples of 64×64 go eight at a time on a CPU: not 1, 3 and 9 at a time."""
-    unet, schedule = jd.load("faces64")
-    y = np.random.default_rng(0).random((64, 64, 3), "f")
-    blur = jd.operators.Blur(np.ones((3, 3)) / 9, (64, 64))
-    sampler = jd.DPS(jd.Denoiser(unet, schedule), blur, y)
-    alone = jd.sample(sampler, schedule.steps(2), key=KEY, n=1)
-    for n in (3, 9):
-        np.testing.assert_array_equal(
-            jd.sample(sampler, schedule.steps(2), key=KEY, n=n)[0], alone[0]
-        )
-
-
 @pytest.mark.parametrize("name", LOOP)
 def test_same_sample_on_eight_devices(name, steps):
     devices = jax.devices()

@@ -82,36 +82,27 @@ def known(option: str, value: str) -> bool:
 def map_samples(step: Callable, pixels: int | None = None) -> Callable:
     """`step` of one sample, applied to each: all at once, or one after the other.
 
-    Or some at once, whose rounding does not depend on the others, where `pixels` says how large they are.
+    Or some at once, where `pixels` says how large a sample is, whose rounding then depends on no other.
     """
+    if choices().vmap:
+        return jax.vmap(step)
 
     def mapped(*args):
-        n = len(jax.tree.leaves(args)[0])
-        size = n if choices().vmap else together(n, pixels)
-        if size == n:
-            return jax.vmap(step)(*args)
-        if size == 1:
-            return jax.lax.map(lambda one: step(*one), args)
-        # The last ones are filled up with repeats: another size would be another program.
-        rows = jnp.minimum(jnp.arange(-(-n // size) * size), n - 1).reshape(-1, size)
-        found = jax.lax.map(lambda rows: jax.vmap(step)(*_rows(args, rows)), rows)
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], found)
+        size = 1 if pixels is None else together(len(jax.tree.leaves(args)[0]), pixels)
+        # A vmap of one would still make both branches of a conditional: `jaxdiff.nn.remat` has some.
+        return jax.lax.map(lambda one: step(*one), args, batch_size=size if size > 1 else None)
 
     return mapped
 
 
-def _rows(tree, rows):
-    return jax.tree.map(lambda a: a[rows], tree)
-
-
-def together(n: int, pixels: int | None) -> int:
-    """How many of n samples of so many pixels to take at once: what costs least, if a group costs half a sample.
+def together(n: int, pixels: int) -> int:
+    """How many of n samples of so many pixels go at once: a divisor of n, so that no rest is another program.
 
     >>> together(9, 64**2), together(32, 64**2), together(4, 256**2)
     (3, 8, 1)
     """
-    most = 1 if pixels is None else max(1, choices().pixels // pixels)
-    return min(range(1, min(n, most) + 1), key=lambda size: -(-n // size) * (size + 0.5))
+    most = max(1, choices().pixels // pixels)
+    return max(size for size in range(1, min(n, most) + 1) if n % size == 0)
 
 
 def evaluation_batch() -> int:
