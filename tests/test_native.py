@@ -43,6 +43,7 @@ CONVOLUTIONS = {
     "1 × 1": (2, (6, 5), 20, 64, (1, 1), 1, ((0, 0), (0, 0))),
     "one pixel": (1, (1, 1), 4, 4, (3, 3), 1, ((1, 1), (1, 1))),
     "many bands": (1, (65, 33), 96, 80, (3, 3), 1, ((1, 1), (1, 1))),
+    "few tiles": (1, (20, 14), 48, 48, (3, 3), 1, ((1, 1), (0, 2))),
     "5 × 3": (1, (12, 11), 4, 20, (5, 3), 1, ((2, 2), (1, 1))),
 }
 
@@ -141,9 +142,8 @@ def test_nothing_to_sum(empty, channels):
     full = native.convolve(
         np.ones((2, 16, 16, 32), "f"), np.ones((3, 3, 32, 32), "f"), np.ones(32, "f"), 1, padding
     )
-    assert float(full[0, 8, 8, 0]) == pytest.approx(
-        289, rel=1e-6
-    )  # and the memory of a thread is not zero now
+    # And the memory of a thread is not zero now.
+    assert float(full[0, 8, 8, 0]) == pytest.approx(289, rel=1e-6)
     expected, gradients, weight = by_xla(x, kernel, bias, 1, padding)
     y, pullback = jax.vjp(lambda *a: conv2d(*a, 1, padding), x, kernel, bias)
     close_or_empty(y, expected)
@@ -186,8 +186,11 @@ def test_what_is_not_finite_stays_where_xla_has_it(value):
     np.testing.assert_allclose(found, pullback(jnp.asarray(g))[1], rtol=1e-3, atol=1e-4)
 
 
-def test_an_image_does_not_depend_on_those_beside_it():
-    x, kernel, bias, stride, padding = of("many bands")
+# Of three images the tiles are not few any more, and a wide kernel is transformed in narrower pieces.
+@pytest.mark.parametrize("name, wider", [("many bands", 1), ("few tiles", 1), ("few tiles", 4)])
+def test_an_image_does_not_depend_on_those_beside_it(name, wider):
+    x, kernel, bias, stride, padding = of(name)
+    x, kernel = np.tile(x, wider), np.tile(kernel, (1, 1, wider, 1))
     x = np.concatenate([x, 2 * x, -x])
     together = native.convolve(x, kernel, bias, stride, padding)
     mapped = jax.vmap(lambda x: native.convolve(x[None], kernel, bias, stride, padding)[0])(x)

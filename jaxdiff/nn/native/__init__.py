@@ -132,7 +132,7 @@ def _of_images(images: int, weights: int) -> Callable:
 
             @run.def_vmap
             def mapped(size, are_mapped, *arrays):
-                if are_mapped != [True] * images + [False] * weights:
+                if list(are_mapped) != [True] * images + [False] * weights:
                     each = [
                         a if m else jnp.broadcast_to(a, (size, *a.shape))
                         for a, m in zip(arrays, are_mapped)

@@ -163,8 +163,7 @@ XLA_FFI_Error *jaxdiff_conv(XLA_FFI_CallFrame *frame) {
   int64_t *w = argument(frame, 1)->dims, *y = result(frame, 0)->dims;
   c.kh = w[0], c.kw = w[1], c.co = w[3], c.oh = y[1], c.ow = y[2];
   c.bias = argument(frame, 2)->data;
-  /* Of one image: it must not depend on how many there are. */
-  if (!by_winograd(&c, tiles_of(&c))) return forward(frame, &c), NULL;
+  if (!by_winograd(&c)) return forward(frame, &c), NULL;
   const float *broken = winograd(frame, &c);
   for (long image = 0; image < c.n; image++) {
     if (!broken[image]) continue;
@@ -181,7 +180,7 @@ XLA_FFI_Error *jaxdiff_conv_gradient(XLA_FFI_CallFrame *frame) {
   int64_t *g = argument(frame, 1)->dims, *w = result(frame, 0)->dims;
   c.kh = w[0], c.kw = w[1], c.co = w[3], c.oh = g[1], c.ow = g[2];
   c.total_bias = result(frame, 1)->data;
-  if (!by_winograd(&c, c.n * tiles_of(&c))) return backward(frame, &c), NULL;
+  if (!gradient_by_winograd(&c)) return backward(frame, &c), NULL;
   conv copy = c;
   winograd_gradient(frame, &copy);
   int broken = 0;

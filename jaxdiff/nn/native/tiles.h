@@ -113,9 +113,10 @@ INLINE void split(conv *c, long count) {
   c->parts = min(ceil_div(8, c->groups), count);
 }
 
-/* winograd.c: the same as in conv.c, where `by_winograd` says so. Its sums of sums overflow before the
- * direct ones, and of an infinity make NaN: `winograd` says of each image whether it is finite. */
-bool by_winograd(const conv *c, long tiles);
-long tiles_of(const conv *c); /* an image's */
+/* winograd.c: the same as in conv.c, where `by_winograd` and `gradient_by_winograd` say so. Its sums of
+ * sums overflow before the direct ones, and of an infinity make NaN: `winograd` says of each image whether
+ * it is finite. */
+bool by_winograd(const conv *c);
+bool gradient_by_winograd(const conv *c);
 const float *winograd(XLA_FFI_CallFrame *frame, conv *c);
 void winograd_gradient(XLA_FFI_CallFrame *frame, conv *c);

@@ -5,7 +5,7 @@
  * gradient of g, from that of the output y: Gᵀ[(A y Aᵀ) ⊙ (Bᵀ d B)]G, summed over tiles. Blocks of
  * tiles are worked on in the cache; which tiles share a block changes no number. Source: Lavin and
  * Gray 2016 (arXiv 1509.09308), section 4. Deviation: polynomials are interpolated at 0, ±5/8, ±3/2
- * and ∞ instead of 0, ±1, ±2 and ∞, which loses less than half as many digits.
+ * and ∞ instead of 0, ±1, ±2 and ∞, which rounds less.
  */
 #include "tiles.h"
 
@@ -26,6 +26,9 @@ enum {
 #define NP (1 / (2 * P2 * (P2 - Q2)))
 #define NQ (1 / (2 * Q2 * (Q2 - P2)))
 
+/* What both ways below call: a copy of it for each might round otherwise. */
+#define ONE_COPY static __attribute__((noinline, noclone))
+
 typedef struct {
   const conv *c;
   float *u;          /* the transformed kernel [36, ci, co], or [parts, 36, ci, co] of its gradient */
@@ -37,13 +40,20 @@ typedef struct {
   float *broken;     /* [n]: not 0 where an image's output is not finite */
 } work;
 
-/* Where `tiles` share one transformed kernel, which is 4 times as large as the kernel, and pay for it. */
-bool by_winograd(const conv *c, long tiles) {
-  return c->kh == 3 && c->kw == 3 && c->stride == 1 && c->ci % V == 0 && c->co % V == 0 &&
-         tiles >= 4;
+static long tiles_of(const conv *c) { return ceil_div(c->oh, OUT) * ceil_div(c->ow, OUT); }
+
+static bool fits(const conv *c) {
+  return c->kh == 3 && c->kw == 3 && c->stride == 1 && c->ci % V == 0 && c->co % V == 0;
 }
 
-long tiles_of(const conv *c) { return ceil_div(c->oh, OUT) * ceil_div(c->ow, OUT); }
+/* Where the tiles of an image, for it must not depend on how many there are, pay for the kernel's transform. */
+bool by_winograd(const conv *c) { return fits(c) && tiles_of(c) >= 4; }
+
+/* Where all tiles pay for the sums of 36 numbers of each pair of channels, 4 times as many as the kernel's. */
+bool gradient_by_winograd(const conv *c) {
+  long tiles = c->n * tiles_of(c);
+  return fits(c) && tiles >= 48 && c->ci * c->co <= 1024 * tiles;
+}
 
 static work plan(const conv *c) {
   work w = {.c = c, .high = ceil_div(c->oh, OUT), .wide = ceil_div(c->ow, OUT)};
@@ -133,7 +143,7 @@ INLINE void gather(const int size, const float *from[], const float *image, cons
 }
 
 /* Of the input's tiles [from, to): [36, ., ci], each of the 36 `apart` from the next. */
-static void transform_input(const work *w, long from, long to, float *v, long apart) {
+ONE_COPY void transform_input(const work *w, long from, long to, float *v, long apart) {
   const conv *c = w->c;
   const float *pixel[ALL];
   for (long t = from; t < to; t++, v += c->ci) {
@@ -154,7 +164,7 @@ static void transform_input(const work *w, long from, long to, float *v, long ap
 /* ---- y = x * kernel --------------------------------------------------------------------------- */
 
 /* Of input channel k and output channels [begin, stop): [36, ci, stop - begin]. */
-INLINE void transform_kernel(const work *w, long k, long begin, long stop, float *u) {
+ONE_COPY void transform_kernel(const work *w, long k, long begin, long stop, float *u) {
   const conv *c = w->c;
   for (long o = begin; o < stop; o += V) {
     vec g[9], m[ALL];
@@ -188,9 +198,10 @@ INLINE vec transform_output(const work *w, long t, long o, const float *products
   return off;
 }
 
-/* Tiles [from, to), whose input is transformed to v, and output channels [o, o + QV) of u's, `step`. */
-static void outputs(const work *w, long from, long to, const float *v, long apart, long o, int Q,
-                    const float *u, long step) {
+/* Of tiles [from, to), whose input is transformed to v, and the output channels [o, o + QV), whose transformed
+ * kernel is u [36, ci, step]. */
+ONE_COPY void outputs(const work *w, long from, long to, const float *v, long apart, long o, int Q,
+                      const float *u, long step) {
   const conv *c = w->c;
   long count = to - from, pieces = ceil_div(count, TILE), of_output = count * 2 * V + V;
   float *m = scratch(2, ALL * of_output);
