@@ -1,8 +1,8 @@
 """`python -m benchmarks`: jaxdiff beside its torch and JAX peers, one run, turn by turn.
 
 Every contestant is a process of its own that is asked in turn; then jaxdiff and torch are, in one
-process: less kind to who comes after torch, whose threads spin for a while. A row's seconds are the median of
-the turns, its ratios the median over the turns of another's seconds over jaxdiff's of the same turn:
+process: less kind to who comes after torch, whose threads spin for a while. A row's seconds are
+the median of the turns, its ratios the median over the turns of another's seconds over jaxdiff's of the same turn:
 a shared machine is slower for a while and faster again. A product of large matrices is asked in
 the same turns: what the machine could do. Results go to a folder as JSON, markdown and a plot;
 stopped and started again, a run goes on with the rows that are missing.
@@ -101,21 +101,20 @@ def measure(workload: Workload, names: list[str], folder: str, repeats: int) -> 
     for name, process in processes.items():
         row[name] |= {"turns": turns[name], "peak_mb": _stop(process)}
     row["gemm"] = statistics.median(turns["gemm"])  # which answers in GFLOP/s
-    row["together"] = measure_together(workload, folder, repeats)
+    able = [name for name in TOGETHER if row.get(name)]
+    row["together"] = measure_together(workload, able, folder, repeats) if able[1:] else {}
     return row
 
 
-def measure_together(workload: Workload, folder: str, repeats: int) -> dict | None:
-    """The seconds of the turns of those in TOGETHER, all in one process and without a pause."""
+def measure_together(workload: Workload, names: list[str], folder: str, repeats: int) -> dict:
+    """The seconds of their turns, all in one process and without a pause."""
+    found: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as cache:
-        process, _ = _start(",".join(TOGETHER), folder, workload, cache)
-        if process is None:
-            return None
-        for _ in range(2 * len(TOGETHER[1:])):  # the others are able, and warm
+        process, _ = _start(",".join(names), folder, workload, cache)
+        for _ in range(2 * len(names[1:])):  # the others are able, and warm
             process.stdout.readline()
-        found: dict = {name: [] for name in TOGETHER}
         for _ in range(repeats):
-            for name in TOGETHER:
+            for name in names:
                 found[name].append(_ask(process, name))
         _stop(process)
     return found
@@ -187,7 +186,7 @@ def _ratios(row: dict, name: str) -> str:
     """Apart and, where it was measured, in one process."""
     if not row.get(name):
         return "–"
-    together = row.get("together") or {}
+    together = row.get("together", {})  # none in the rows of before
     less_kind = f" ({_over(together[name], together['jaxdiff']):.2f})" if name in together else ""
     return f"{ratio(row, name):.2f}{less_kind}"
 
@@ -293,7 +292,8 @@ def report(rows: list[dict], shell: dict[str, float] | None) -> str:
     parts = [
         f"{machine()} A product of square matrices by torch, between the turns: {gemm:.0f} GFLOP/s.",
         "How many times as long as jaxdiff the others take (medians over the turns; above 1 jaxdiff "
-        "is faster), each in a process of its own (and all in one). GFLOP/s count the layers as diffusers computes them: fewer are done (Winograd).",
+        "is faster), each in a process of its own (and all in one). GFLOP/s count the layers as "
+        "diffusers computes them: fewer are done (Winograd).",
         table(rows, names).strip(),
         "Seconds from the start of a process to its first result (jaxdiff: with nothing on disk / "
         "with its compiled programs), and the peak of its memory, jaxdiff's of the second: resident, or "

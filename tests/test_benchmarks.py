@@ -44,6 +44,7 @@ def test_a_row(tiny):
         assert len(row[name]["turns"]) == 3 and all(0 < t < 60 for t in row[name]["turns"])
         assert 50 < row[name]["peak_mb"] < 4000
     assert row["gemm"] > 1 and row["gflop"] > 0
+    assert set(row["together"]) == {"jaxdiff", "torch"}
     assert all(len(turns) == 3 and min(turns) > 0 for turns in row["together"].values())
     assert "| tiny 64², ddpm, batch 1, 2 steps |" in table([row], list(METHODS))
     assert "tiny" in costs([row], list(METHODS)) and ratio(row, "jaxdiff") == 1
