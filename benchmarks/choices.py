@@ -87,10 +87,6 @@ def norm(x, s, b):
     return native.group_norm(x, s, b, 16, 1e-6, True)[0]
 
 
-def naive(x, k, b):
-    return ours(layers.upsample_nearest(x), k, b)
-
-
 def step(d, x):
     return jax.grad(lambda x: jnp.sum(d(x, 500) ** 2))(x)
 
@@ -121,11 +117,6 @@ def choices() -> Iterator[Choice]:
     data = normal(1, 32, 32, 64), normal(3, 3, 64, 64)
     case = "gradient of a strided convolution to its input, 64², 64 channels"
     yield Choice("nn/layers.py: by phase, spread with zeros", case, phases, spread, data)
-    data = normal(1, 32, 32, 64), normal(3, 3, 64, 64), normal(64)
-    case = "convolution of the doubled image, to 64², 64 channels"
-    yield Choice(
-        "nn/layers.py: by phase, of the large image", case, layers.upsample_conv2d, naive, data
-    )
     a = normal(64, 33, 3, 3)
     matrices = (a @ a.swapaxes(-1, -2) + 0.1 * np.eye(3, dtype="f"),)
     case = "Cholesky factors of 2,112 matrices 3×3"

@@ -86,26 +86,6 @@ def interleave(phases):
     return jnp.stack([jnp.stack(row, 3) for row in phases], 2).reshape(n, s * h, s * w, c)
 
 
-def upsample_conv2d(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """`conv2d` of `upsample_nearest(x)` with a 3×3 kernel, without the large image.
-
-    Three neighbours of an output pixel are two pixels of x, one of them twice: each of the four
-    phases is a 2×2 convolution of x, with 2.25 times fewer products (`Choices.phases`).
-    """
-    if not choices().phases:
-        return cast(jax.Array, conv2d(upsample_nearest(x), kernel, bias, 1, ((1, 1), (1, 1))))
-
-    def fold(k, axis, phase):
-        k0, k1, k2 = jnp.moveaxis(k, axis, 0)
-        return jnp.stack([k0 + k1, k2] if phase else [k0, k1 + k2], axis)
-
-    def y(i, j):
-        part = fold(fold(kernel, 0, i), 1, j)
-        return cast(jax.Array, conv2d(x, part, bias, 1, ((1 - i, i), (1 - j, j))))
-
-    return interleave([[y(i, j) for j in (0, 1)] for i in (0, 1)])
-
-
 class Conv(nnx.Module):
     """A 2-D convolution; kernel [h, w, in, out]."""
 
@@ -292,4 +272,4 @@ class Upsample(nnx.Module):
         self.conv = Conv(channels, channels, 3, rngs=rngs)
 
     def __call__(self, x, temb, rngs=None):
-        return upsample_conv2d(x, self.conv.kernel[...], self.conv.bias[...])
+        return self.conv(upsample_nearest(x))

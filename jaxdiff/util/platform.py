@@ -20,9 +20,9 @@ class Choices:
 
     `vmap`: samples all at once, or one after the other; `pixels`: where one after the other, of how many
     pixels those are that still go together, in float32; `unroll`: steps of a trajectory in one
-    iteration of its compiled loop; `phases`: gradients of strided convolutions and convolutions of
-    doubled images as dense convolutions of every other pixel; `attention`: "xla" or "cudnn", an
-    implementation of `jax.nn.dot_product_attention`, or None, our own; `options`: of the compiler.
+    iteration of its compiled loop; `phases`: gradients of strided convolutions as dense convolutions
+    to every other pixel; `attention`: "xla" or "cudnn", an implementation of
+    `jax.nn.dot_product_attention`, or None, our own; `options`: of the compiler.
     """
 
     vmap: bool = True
