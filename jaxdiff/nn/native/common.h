@@ -79,11 +79,10 @@ static inline void share(XLA_FFI_CallFrame *frame, long count, void (*work)(void
 
 /* What XLA asks of a handler before it calls it: true when the frame was such a question. */
 static inline bool asked(XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *e = frame->extension_start;
-  if (!e || e->type != XLA_FFI_Extension_Metadata) return false;
-  XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)e)->metadata;
-  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+  XLA_FFI_Metadata_Extension *e = (void *)frame->extension_start; /* whose own type has a new name in jax 0.12 */
+  if (!e || e->extension_base.type != XLA_FFI_Extension_Metadata) return false;
+  e->metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+  e->metadata->api_version.minor_version = XLA_FFI_API_MINOR;
   return true;
 }
 
