@@ -62,16 +62,20 @@ def workloads(quick: bool) -> list[Workload]:
     few = rows("faces64", 64, 1, 10) + rows("faces64", 64, 8, 10)
     if quick:
         return few
-    batch = [*rows("faces64", 64, 32, 10), Workload("faces64", 64, "train", 32)]
+    batch = [*rows("faces64", 64, 32, 4), Workload("faces64", 64, "train", 32)]
     large = [*rows("celebahq", 256, 1, 2), Workload("celebahq", 256, "dps", 1, 2, remat=True)]
-    return few + batch + large + rows("celebahq", 256, 4, 2)
+    return few + batch + large + rows("celebahq", 256, 4, 1)[1:]
+
+
+def _large(workload: Workload) -> bool:
+    return workload.size > 64 or workload.batch > 8
 
 
 def contestants(workload: Workload, compiled: bool) -> list[str]:
     """Who can do it here; the peers are left out of the large network's rows and of batches of 32."""
     names = [name for name, methods in METHODS.items() if workload.method in methods]
     names = [n for n in names if n not in PACKAGES or importlib.util.find_spec(PACKAGES[n])]
-    if workload.size > 64 or workload.batch > 8:
+    if _large(workload):
         names = [n for n in names if n not in PACKAGES]
     return [n for n in names if n != "torch.compile" or compiled]
 
@@ -319,7 +323,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="faces64 at batch 1 and 8 only")
     parser.add_argument("--only", default="", help="rows whose name holds this regular expression")
     parser.add_argument(
-        "--repeats", type=int, default=9, help="turns (default 9, fewer where one is long)"
+        "--repeats", type=int, default=5, help="turns (default 5, 3 where one is long)"
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile too (slow to start)")
     parser.add_argument("--out", type=Path, default=Path("benchmark"), help="the folder to write")
@@ -359,8 +363,7 @@ def main() -> None:
             jd.save(f"{folder}/{name}", *loaded)
             del loaded
         for workload in tqdm([w for w in chosen if str(w) not in done], unit="workload"):
-            work = workload.batch * workload.steps * (workload.size // 64) ** 2
-            repeats = min(arguments.repeats, 9 if work <= 10 else 5 if work <= 80 else 3)
+            repeats = min(arguments.repeats, 3) if _large(workload) else arguments.repeats
             location = f"{folder}/{workload.checkpoint}"
             names = contestants(workload, arguments.compile)
             done[str(workload)] = measure(workload, names, location, repeats)

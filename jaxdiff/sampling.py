@@ -48,7 +48,8 @@ def sample(
 
     One compiled `lax.scan` whose arguments are the sampler's leaves: another image, kernel, noise
     level, scale or set of weights of the same shapes does not recompile. Sample i draws its noise
-    from `fold_in` of its own number, so it does not depend on n, `batch_size` or the devices.
+    from `fold_in` of its own number, so it does not depend on n, `batch_size` or the devices; but
+    for the last digits of float32, where XLA fuses a loop of one sample otherwise than of many.
 
     Args:
         sampler: such as `jd.DDPM(denoiser)` or `jd.PiGDM(denoiser, operator, y, sigma)`.
