@@ -264,7 +264,7 @@ def plot(rows: list[dict], names: list[str]) -> Figure:
     axis.set_xlabel(
         "time over jaxdiff's (right of 1: jaxdiff is faster; hollow: all in one process)"
     )
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower left")
     return figure
 
 
