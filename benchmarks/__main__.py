@@ -189,7 +189,7 @@ def _ratios(row: dict, name: str) -> str:
     """Apart and, where it was measured, in one process."""
     if not row.get(name):
         return "–"
-    together = row.get("together", {})  # none in the rows of before
+    together = row["together"]
     less_kind = f" ({_over(together[name], together['jaxdiff']):.2f})" if name in together else ""
     return f"{ratio(row, name):.2f}{less_kind}"
 
@@ -254,7 +254,7 @@ def plot(rows: list[dict], names: list[str]) -> Figure:
             continue
         at = [i for i, _ in found]
         (dots,) = axis.plot([ratio(row, name) for _, row in found], at, "o", label=name)
-        both = [(i, row["together"]) for i, row in found if name in row.get("together", {})]
+        both = [(i, row["together"]) for i, row in found if name in row["together"]]
         less_kind = [_over(turns[name], turns["jaxdiff"]) for _, turns in both]
         axis.plot(less_kind, [i for i, _ in both], "o", mfc="none", color=dots.get_color())
     axis.axvline(1, color="grey", linewidth=0.8)

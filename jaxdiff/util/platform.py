@@ -82,7 +82,7 @@ def known(option: str, value: str) -> bool:
 def map_samples(step: Callable, pixels: int | None = None) -> Callable:
     """`step` of one sample, applied to each: all at once, or one after the other.
 
-    Or some at once, where `pixels` says how large a sample is, whose rounding then depends on no other.
+    Or some at once, where `pixels` says how large a sample is and its network is `independent` of others.
     """
     if choices().vmap:
         return jax.vmap(step)
