@@ -78,8 +78,8 @@ def update(
 ):
     """One step of training: the state after it, and the loss.
 
-    `level_power`: the timesteps are T·u^level_power, u uniform in [0, 1). `at_once`, a divisor of the batch: how many images' gradients are computed together, and then
-    added up.
+    `level_power`: the timesteps are T·u^level_power, u uniform in [0, 1). `at_once`, a divisor of the
+    batch: how many images' gradients are computed together, and then added up.
     """
     x0 = 2 * (pixels / jnp.float32(255)) - 1
     x0 = average_pool(x0) if small else x0
