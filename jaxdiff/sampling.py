@@ -1,4 +1,4 @@
-"""The whole trajectory: one scan over steps of a step mapped over samples."""
+"""The whole trajectory: one scan over steps, mapped over samples."""
 
 import dataclasses
 import math
@@ -49,7 +49,8 @@ def sample(
     One compiled `lax.scan` whose arguments are the sampler's leaves: another image, kernel, noise
     level, scale or set of weights of the same shapes does not recompile. Sample i draws its noise
     from `fold_in` of its own number, so it does not depend on n, `batch_size` or the devices; but
-    for the last digits of float32, where XLA fuses a loop of one sample otherwise than of many.
+    for the last digits of float32, where XLA compiles one sample otherwise than several. Conjugate
+    gradients, which stop at a tolerance, may make more of these digits.
 
     Args:
         sampler: such as `jd.DDPM(denoiser)` or `jd.PiGDM(denoiser, operator, y, sigma)`.
@@ -191,22 +192,25 @@ def _run_piece(sampler, steps, start, samples, x, shape, dtype, keep, sharding):
 
 
 def _scan(sampler, steps, start, samples, x, shape, dtype, keep):
-    """The loop. Nothing of a sample in it depends on how many there are."""
+    """The loop over steps, of each sample or of a few at once: nothing in it depends on how many there are."""
     like = jax.ShapeDtypeStruct(shape, dtype)
     free = getattr(sampler.denoiser, "independent", False)
     pixels = math.prod(shape[:-1]) if free else None
-
-    def one_step(c, i, x, sample):
-        key = None if sample.key is None else jax.random.fold_in(sample.key, -1 - i)
-        draws = Draws(_draw(sample, i + 1, like), key)
-        x, info = replace_leaf(sampler, **sample.per_sample).step(x, c, draws)
-        return x, None if keep is None else keep(x, info)
-
-    def body(x, step):
-        return map_samples(partial(one_step, *step), pixels)(x, samples)
-
     numbers = start + jnp.arange(len(steps))
-    return jax.lax.scan(body, x, (steps, numbers), unroll=choices().unroll)
+
+    def trajectory(x, sample):
+        own = replace_leaf(sampler, **sample.per_sample)
+
+        def one_step(x, step):
+            c, i = step
+            key = None if sample.key is None else jax.random.fold_in(sample.key, -1 - i)
+            x, info = own.step(x, c, Draws(_draw(sample, i + 1, like), key))
+            return x, None if keep is None else keep(x, info)
+
+        return jax.lax.scan(one_step, x, (steps, numbers), unroll=choices().unroll)
+
+    x, kept = map_samples(trajectory, pixels)(x, samples)
+    return x, jax.tree.map(lambda k: jnp.moveaxis(k, 0, 1), kept)
 
 
 def _initial(sampler, scale, samples, shape, dtype):

@@ -52,6 +52,25 @@ def test_samples_that_go_through_a_network_together_keep_their_bits(camera):
         np.testing.assert_allclose(images[0], alone[0], atol=1e-6)
 
 
+def test_conjugate_gradients_keep_their_bits(half_seen):
+    """They make much of a last digit: the program of a group is the same however many there are."""
+    prior, table = jd.prior("faces64"), jd.SpectralCovariance.load("faces64")
+    sampler = jd.SpectralPosterior(prior, *half_seen, 10 / 255, table)
+    few, some, many = (
+        np.asarray(jd.sample(sampler, prior.schedule.steps(4), key=KEY, n=n, batch_size=size))
+        for n, size in ((2, None), (9, 3), (16, None))
+    )
+    np.testing.assert_array_equal(few, many[:2])
+    np.testing.assert_array_equal(some, many[:9])
+
+
+@pytest.fixture
+def half_seen():
+    """Half of the pixels of a picture, and what is seen of them."""
+    mask = jd.operators.Mask(np.random.default_rng(0).random((64, 64, 1)) < 0.5)
+    return mask, np.asarray(mask(jd.data.example()))
+
+
 def test_conjugate_gradients_are_reported(steps):
     for name in ("spectral-masked", "pigdm-masked"):
         _, (iterations, converged) = jd.sample(
