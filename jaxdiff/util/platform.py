@@ -79,18 +79,18 @@ def known(option: str, value: str) -> bool:
     return True
 
 
-def map_samples(step: Callable, pixels: int | None = None) -> Callable:
-    """`step` of one sample, applied to each: all at once, or one after the other.
+def map_samples(function: Callable, pixels: int | None = None) -> Callable:
+    """`function` of one sample, its whole trajectory say, applied to each: all at once, or one after the other.
 
     Or some at once, where `pixels` says how large a sample is and its network is `independent` of others.
     """
     if choices().vmap:
-        return jax.vmap(step)
+        return jax.vmap(function)
 
     def mapped(*args):
         size = 1 if pixels is None else together(len(jax.tree.leaves(args)[0]), pixels)
         # A vmap of one would still make both branches of a conditional: `jaxdiff.nn.remat` has some.
-        return jax.lax.map(lambda one: step(*one), args, batch_size=size if size > 1 else None)
+        return jax.lax.map(lambda one: function(*one), args, batch_size=size if size > 1 else None)
 
     return mapped
 
