@@ -56,12 +56,12 @@ def test_conjugate_gradients_keep_their_bits(half_seen):
     """They make much of a last digit: the program of a group is the same however many there are."""
     prior, table = jd.prior("faces64"), jd.SpectralCovariance.load("faces64")
     sampler = jd.SpectralPosterior(prior, *half_seen, 10 / 255, table)
-    few, some, many = (
-        np.asarray(jd.sample(sampler, prior.schedule.steps(4), key=KEY, n=n, batch_size=size))
-        for n, size in ((2, None), (9, 3), (16, None))
+    three, eight, nine, sixteen = (
+        np.asarray(jd.sample(sampler, prior.schedule.steps(4), key=KEY, n=n))
+        for n in (3, 8, 9, 16)  # groups of three, and of eight: one, and several
     )
-    np.testing.assert_array_equal(few, many[:2])
-    np.testing.assert_array_equal(some, many[:9])
+    np.testing.assert_array_equal(three, nine[:3])
+    np.testing.assert_array_equal(eight, sixteen[:8])
 
 
 @pytest.fixture
