@@ -21,7 +21,7 @@ from flax import nnx
 
 import jaxdiff as jd
 from benchmarks.__main__ import CELEBAHQ
-from benchmarks.contestants import table_for_any
+from benchmarks.contestants.of_jax import table_for_any
 from convert.course import TorchRun
 from jaxdiff import data, metrics
 from jaxdiff.nn.unet import abstract_unet

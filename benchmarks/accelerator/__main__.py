@@ -28,7 +28,7 @@ from benchmarks.accelerator.sessions import (
     networks,
     sessions,
 )
-from benchmarks.contestants import SIGMA, Workload, table_for_any
+from benchmarks.contestants import SIGMA, Workload
 
 SCRATCH = Path(os.environ.get("ACCELERATOR_SCRATCH", "."))  # what the parts share
 
@@ -84,6 +84,7 @@ def precision(out: Path, seconds: float) -> None:
     import numpy as np
 
     import jaxdiff as jd
+    from benchmarks.contestants.of_jax import table_for_any
     from jaxdiff import data, metrics
     from jaxdiff.cli.terminal import cache_compiled_programs
     from jaxdiff.samplers.presets import preset
