@@ -17,7 +17,7 @@
 # ACCELERATOR_IMAGES (.data/photos.npz), ACCELERATOR_RUN (a folder, where a second call goes on), ACCELERATOR_TRAIN
 # (options of `jaxdiff train`: on another machine the second call has --init with the model of the first),
 # ACCELERATOR_TRAIN_SECONDS (of all calls together, by which the steps are planned).
-# ACCELERATOR_DRY=1 takes the same path on a CPU in about four minutes, with tiny networks: a test does.
+# ACCELERATOR_DRY=1 takes the same path on a CPU in about four minutes, with tiny networks; a test runs it.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:?name the folder for the results}")

@@ -52,23 +52,18 @@ def test_samples_that_go_through_a_network_together_keep_their_bits(camera):
         np.testing.assert_allclose(images[0], alone[0], atol=1e-6)
 
 
-def test_conjugate_gradients_keep_their_bits(half_seen):
+def test_conjugate_gradients_keep_their_bits():
     """They make much of a last digit: the program of a group is the same however many there are."""
     prior, table = jd.prior("faces64"), jd.SpectralCovariance.load("faces64")
-    sampler = jd.SpectralPosterior(prior, *half_seen, 10 / 255, table)
+    mask = jd.operators.Mask(np.random.default_rng(0).random((64, 64, 1)) < 0.5)
+    y = np.asarray(mask(jd.data.example()))
+    sampler = jd.SpectralPosterior(prior, mask, y, 10 / 255, table)
     three, eight, nine, sixteen = (
         np.asarray(jd.sample(sampler, prior.schedule.steps(4), key=KEY, n=n))
         for n in (3, 8, 9, 16)  # groups of three, and of eight: one, and several
     )
     np.testing.assert_array_equal(three, nine[:3])
     np.testing.assert_array_equal(eight, sixteen[:8])
-
-
-@pytest.fixture
-def half_seen():
-    """Half of the pixels of a picture, and what is seen of them."""
-    mask = jd.operators.Mask(np.random.default_rng(0).random((64, 64, 1)) < 0.5)
-    return mask, np.asarray(mask(jd.data.example()))
 
 
 def test_conjugate_gradients_are_reported(steps):
