@@ -49,8 +49,8 @@ def sample(
     One compiled `lax.scan` whose arguments are the sampler's leaves: another image, kernel, noise
     level, scale or set of weights of the same shapes does not recompile. Sample i draws its noise
     from `fold_in` of its own number, so it does not depend on n, `batch_size` or the devices; but
-    for the last digits of float32, where XLA compiles one sample otherwise than several. Conjugate
-    gradients, which stop at a tolerance, may make more of these digits.
+    for the last digits of float32, where XLA compiles one sample at a time otherwise than several.
+    Conjugate gradients, which stop at a tolerance, may make more of these digits.
 
     Args:
         sampler: such as `jd.DDPM(denoiser)` or `jd.PiGDM(denoiser, operator, y, sigma)`.
@@ -192,7 +192,7 @@ def _run_piece(sampler, steps, start, samples, x, shape, dtype, keep, sharding):
 
 
 def _scan(sampler, steps, start, samples, x, shape, dtype, keep):
-    """The loop over steps, of each sample or of a few at once: nothing in it depends on how many there are."""
+    """The loop over steps, of each sample or of a few at once: the same program however often."""
     like = jax.ShapeDtypeStruct(shape, dtype)
     free = getattr(sampler.denoiser, "independent", False)
     pixels = math.prod(shape[:-1]) if free else None
