@@ -192,7 +192,7 @@ def _run_piece(sampler, steps, start, samples, x, shape, dtype, keep, sharding):
 
 
 def _scan(sampler, steps, start, samples, x, shape, dtype, keep):
-    """The loop over steps, of each sample or of a few at once: the same program however often."""
+    """The loop over steps, of each sample or of a few at once: the same program however many there are."""
     like = jax.ShapeDtypeStruct(shape, dtype)
     free = getattr(sampler.denoiser, "independent", False)
     pixels = math.prod(shape[:-1]) if free else None
