@@ -68,6 +68,27 @@ def inpainting(deepinv, sigma=SIGMA):
     )
 
 
+def of_images(x, sigma):
+    """The network, of images in [0, 1]."""
+    return torch_network(2 * x - 1) / 2 + 0.5
+
+
+def blurred(deepinv):
+    """A blur on both sides."""
+    import torch
+
+    kernel = RNG.random((3, 3)) / 9
+    blur = Blur(kernel, (8, 8))
+    rows = np.asarray(jax.vmap(blur)(jnp.eye(64).reshape(64, *SHAPE))).reshape(64, 64)
+    matrix = torch.tensor(rows.copy())
+    physics = deepinv.physics.LinearPhysics(
+        A=lambda x, **_: (x.reshape(-1, 64) @ matrix.to(x)).reshape(x.shape),
+        A_adjoint=lambda y, **_: (y.reshape(-1, 64) @ matrix.T.to(y)).reshape(y.shape),
+        noise_model=deepinv.physics.GaussianNoise(SIGMA),
+    )
+    return blur, physics
+
+
 def test_ddrm_halves_the_variance_of_its_noise(deepinv, given):
     """Every draw is over √2. With that undone it is DDRM, up to the 1e-6 that it adds to divisors."""
     sigmas = np.array([1.0, 0.5, 0.2, 0.08, 0.03])
@@ -111,7 +132,7 @@ def test_diffpir_counts_lambda_half_and_returns_a_noisy_state(deepinv, given):
 
     def network(x, sigma):
         inputs.append(x)
-        return torch_network(2 * x - 1) / 2 + 0.5
+        return of_images(x, sigma)
 
     model = lifted(
         deepinv.sampling.DiffPIR(
@@ -136,16 +157,7 @@ def test_moment_matching_is_float32(deepinv):
     """The gradient times −σ_t² is MMPS' correction of x̂₀; it computes the network in float32."""
     import torch
 
-    kernel, level = RNG.random((3, 3)) / 9, 0.4
-    blur = Blur(kernel, (8, 8))
-    matrix = torch.tensor(
-        np.asarray(jax.vmap(blur)(jnp.eye(64).reshape(64, *SHAPE))).reshape(64, 64).T.copy()
-    ).float()
-    physics = deepinv.physics.LinearPhysics(
-        A=lambda x, **_: (x.reshape(-1, 64) @ matrix.T).reshape(x.shape),
-        A_adjoint=lambda y, **_: (y.reshape(-1, 64) @ matrix).reshape(y.shape),
-        noise_model=deepinv.physics.GaussianNoise(SIGMA),
-    )
+    (blur, physics), level = blurred(deepinv), 0.4
     dtypes = []
 
     def network(x, sigma):
@@ -161,3 +173,71 @@ def test_moment_matching_is_float32(deepinv):
     moved, info = sampler.step(jnp.asarray(x), c, jd.samplers.Draws(jnp.zeros(SHAPE)))
     found = -(level**2) * from_torch(gradient)[0]
     np.testing.assert_allclose(found, moved - info["x0_hat"], atol=2e-5)
+
+
+def test_dps_is_a_score(deepinv, monkeypatch):
+    """Its gradient is a part of the score, so that a step takes β_t/√α_t of it where the paper takes ζ: with
+    `weight` = λ it is our "adaptive" step of scale λ. It runs the network in float32; in float64 every state agrees.
+    """
+    import torch
+
+    monkeypatch.setattr(torch, "float32", torch.float64)
+    blur, physics = blurred(deepinv)
+    count, weight = 8, 3.0
+    start, draws = RNG.standard_normal(SHAPE), list(RNG.standard_normal((count - 1, *SHAPE)))
+
+    model = deepinv.sampling.DPS(of_images, num_steps=count + 1, weight=weight)
+    left = [to_torch(z)[None] for z in draws]
+    monkeypatch.setattr(model.solver, "randn_like", lambda x: left.pop(0))
+    times = model.solver.timesteps[:-1]
+    signal = np.array([float(model.sde.scale_t(t)) for t in times]) ** 2
+    betas = 1 - signal[::-1] / np.concatenate([[1], signal[:0:-1]])
+    steps = jd.Schedule.from_config({"trained_betas": betas.tolist()}).steps(count)
+    _, theirs = model(
+        to_torch(Y)[None],
+        physics,
+        x_init=to_torch(steps.start * start)[None],
+        get_trajectory=True,
+        denoise_output=False,
+    )
+    theirs = 2 * from_torch(theirs)[1:, 0] - 1
+    noise = np.stack([start, *draws, start])[:, None]
+
+    def ours(**options):
+        sampler = jd.DPS(Network(), blur, Y, **options)
+        return np.asarray(jd.sample(sampler, steps, noise=noise, keep=lambda x, info: x)[1])[:, 0]
+
+    adaptive = ours(scale=weight, step_size="adaptive")
+    np.testing.assert_allclose(adaptive, theirs, atol=1e-8)
+    assert np.abs(ours(scale=weight)[:-1] - theirs[:-1]).max() > 0.1
+
+
+def test_pigdm_takes_its_variance_of_states_for_one_of_images(deepinv, monkeypatch):
+    """r² = σ²/(1 + σ²) is for data of variance 1, as states are. `PosteriorDiffusion` gives it the σ of images, half as
+    large, and r² is up to four times the paper's. Given the σ that has the right r², its gradient is the paper's.
+    """
+    import torch
+
+    monkeypatch.setattr(torch, "float32", torch.float64)
+    physics = inpainting(deepinv)
+    steps = jd.Schedule.from_config().steps([600])
+    c = jax.tree.map(lambda a: a[0], steps)
+    x = RNG.standard_normal(SHAPE)
+
+    fidelity = deepinv.sampling.PiGDMDataFidelity(of_images)
+
+    def guidance(sigma):
+        """Theirs, times the paper's r²·√ᾱ, in the units of states."""
+        image = to_torch(x / c.now.alpha / 2 + 0.5)[None]
+        sigma = torch.tensor(float(sigma))
+        gradient = from_torch(fidelity.grad(image, to_torch(Y)[None], physics, sigma))[0]
+        return -c.now.noise * gradient / 2
+
+    plain = jd.DDPM(Network())
+    z = jd.samplers.Draws(jnp.zeros(SHAPE))
+    sampler = jd.PiGDM(Network(), Mask(MASK), Y, SIGMA, variance="paper")
+    ours = sampler.step(jnp.asarray(x), c, z)[0] - plain.step(jnp.asarray(x), c, z)[0]
+    quarter = float(c.now.noise) / 4
+    np.testing.assert_allclose(guidance(np.sqrt(quarter / (1 - quarter))), ours, atol=1e-6)
+    as_it_is = guidance(c.now.sigma / c.now.alpha / 2)
+    assert np.abs(as_it_is - ours).max() > 0.1 * np.abs(ours).max()
