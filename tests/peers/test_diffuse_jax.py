@@ -41,9 +41,10 @@ def theirs(kind):
         def __call__(self, state, predictor):
             return state._replace(position=predictor.score(state.position, T))
 
-    seen = SimpleNamespace(
-        apply=lambda x, _: x * MASK[..., None], adjoint=lambda y, _: y * MASK[..., None], std=SIGMA
-    )
+    def hidden(y, _):  # A and Aᵀ, which 0.1.0 calls `restore`
+        return y * MASK[..., None]
+
+    seen = SimpleNamespace(apply=hidden, adjoint=hidden, restore=hidden, std=SIGMA)
     method = {"tmp": TMPDenoiser, "dps": DPSDenoiser}[kind](Score(), model, predictor, seen, SHAPE)
     state = CondDenoiserState(IntegratorState(jnp.asarray(X), jax.random.key(0), 0))
     measured = SimpleNamespace(y=jnp.asarray(Y))
