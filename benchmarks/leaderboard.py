@@ -1,7 +1,7 @@
 """`python -m benchmarks.leaderboard FACES.npz`: every method, and the peers' own, on eight tasks.
 
 Each validation face is degraded once a task and restored by each method that takes the task, with the steps of its
-paper, nine draws each; azula's own implementations, on the same weights, one. Phase retrieval has no
+paper, nine draws each; azula's and deepinv's own implementations, on the same weights, one. Phase retrieval has no
 mean: its draw is that of four whose amplitudes are nearest, turned by half where that is nearer, and hybrid
 input–output stands beside it. Rows go to a CSV as they come; started again, a run goes on.
 """
@@ -10,6 +10,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 import jaxdiff as jd
-from benchmarks import phase, with_azula
+from benchmarks import phase, with_azula, with_deepinv
 from benchmarks.posterior import azula_network, price
 from benchmarks.scores import error_over_spread, scores
 from jaxdiff import data, metrics
@@ -43,8 +44,11 @@ TASKS = {
 }
 OURS = tuple(name for name in NAMES if name != "blind")
 HIO = "hybrid input–output"
-# azula's own, with its defaults.
-PEERS = tuple(f"azula {name}" for name in with_azula.METHODS)
+# Their own, with their defaults.
+PEERS = (
+    *(f"azula {name}" for name in with_azula.METHODS),
+    *(f"deepinv {name}" for name in with_deepinv.METHODS),
+)
 SCORES = ("psnr_draw", "psnr_mean", "ssim", "coverage", "error", "spread", "seconds")
 
 
@@ -78,14 +82,19 @@ def draws_of(name: str, problem: Problem, n: int, prior) -> np.ndarray:
         found = [phase.hybrid_input_output(problem.y, shape, seed=k) for k in range(n)]
         return np.stack(found)
     if name in PEERS:
-        method = name.split()[1]
+        peer, method = name.split()
         if not isinstance(problem.noise, jd.noise.Gaussian):
             raise ValueError(f"{name}: takes Gaussian noise alone")
         if method != "dps" and not isinstance(problem.operator, jd.operators.Linear):
             raise ValueError(f"{name}: takes linear operators alone")
         sigma, steps = float(problem.noise.sigma), preset(method).steps
-        given = azula_network(), method, problem.operator, problem.y, sigma, steps
-        return np.concatenate([with_azula.restored(*given, 1, k) for k in range(n)])
+        given = method, problem.operator, problem.y, sigma, steps
+        with_deepinv.torchvision_operators()  # before diffusers finds torchvision
+        if peer == "deepinv":
+            draw = partial(with_deepinv.restored, azula_network(), *given)
+        else:
+            draw = partial(with_azula.restored, azula_network(), *given, 1)
+        return np.concatenate([draw(seed=k) for k in range(n)])
     denoiser, covariance = prior
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a method that does not suit: the table says it

@@ -61,9 +61,17 @@ def camera(operator, images: bool):
     for, to vectors [n, D], which its solvers want; with the derivatives of both modes.
     """
     import torch
+    from torch._C import _DisableFuncTorch, _functorch
+
+    def plain(t):
+        """Its numbers, also in `torch.func.jvp`, where what it computes with has no storage of its own."""
+        with _DisableFuncTorch():
+            while _functorch.is_functorch_wrapped_tensor(t):
+                t = _functorch.get_unwrapped(t)
+            return t.detach().numpy()
 
     def call(function, *tensors):
-        found = function(operator, *(t.detach().numpy() for t in tensors), images)
+        found = function(operator, *map(plain, tensors), images)
         return torch.from_numpy(np.array(found, np.float32))
 
     class Camera(torch.autograd.Function):
@@ -73,17 +81,31 @@ def camera(operator, images: bool):
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            ctx.x = inputs[0].detach()
+            ctx.save_for_backward(inputs[0])
+            ctx.save_for_forward(inputs[0])
 
         @staticmethod
         def backward(ctx, *v):
-            return call(_backward, ctx.x, *v)
+            return call(_backward, *ctx.saved_tensors, *v)
 
         @staticmethod
         def jvp(ctx, *v):
-            return call(_tangent, ctx.x, *v)
+            return call(_tangent, *ctx.saved_tensors, *v)
 
     return Camera.apply
+
+
+def adjoint(operator, shape):
+    """Of a linear operator on images of `shape` [H, W, C]: from vectors [n, D] to images [n, C, H, W]."""
+    import torch
+
+    h, w, c = shape
+
+    def call(v, **_):
+        x = np.zeros((len(v), c, h, w), np.float32)
+        return torch.from_numpy(np.array(_backward(operator, x, v.detach().numpy(), False)))
+
+    return call
 
 
 def restored(

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import jaxdiff as jd
-from benchmarks import leaderboard, phase, posterior
+from benchmarks import leaderboard, phase, posterior, with_azula
 from benchmarks.leaderboard import Problem
-from jaxdiff.operators import Affine, PhaseRetrieval
+from jaxdiff.commands.cameras import operator as named_operator
+from jaxdiff.operators import Affine, Linear, PhaseRetrieval
 from jaxdiff.samplers.presets import preset
 
 FACE = next(iter(jd.data.faces().values()))
@@ -102,5 +104,29 @@ def test_every_method_has_a_price_and_a_row(tmp_path):
     text = leaderboard.table(rows)
     assert len(text.splitlines()) == 2 + len(rows)
     assert "| spectral | 1 | 20.00 | 21.00 | 0.500 | 1.00 | 0.800 | 10 + 0 | 1.00 |" in text
+    assert leaderboard.cost("deepinv ddrm") == leaderboard.cost("ddrm") == (20, 0)
     assert leaderboard.cost("azula mmps") == leaderboard.cost("mmps") == (100, 200)
     leaderboard.plot(rows).savefig(tmp_path / "plot.png")
+
+
+@pytest.mark.parametrize("recipe", ["blur:motion:17,1", "downsample:4", "hdr:2"])
+def test_peers_get_our_cameras_with_the_derivatives_of_both_modes(recipe):
+    operator = named_operator(recipe, FACE.shape[:2])
+    x = np.moveaxis(FACE, -1, 0)[None].astype(np.float32)
+    v = np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
+
+    def flat(x):
+        return operator(jnp.moveaxis(x[0], 0, -1)).ravel()[None]
+
+    y, tangent = jax.jvp(flat, (x,), (v,))
+    camera = with_azula.camera(operator, images=False)
+    found, forward = torch.func.jvp(camera, (torch.tensor(x),), (torch.tensor(v),))
+    np.testing.assert_allclose(found, y, atol=1e-5)
+    np.testing.assert_allclose(forward, tangent, atol=1e-5)
+    leaf = torch.tensor(x, requires_grad=True)
+    camera(leaf).square().sum().backward()
+    gradient = jax.grad(lambda x: (flat(x) ** 2).sum())(x)
+    np.testing.assert_allclose(leaf.grad, gradient, atol=1e-4)
+    if isinstance(operator, Linear):
+        back = with_azula.adjoint(operator, FACE.shape)(found)
+        np.testing.assert_allclose(back, gradient / 2, atol=1e-4)

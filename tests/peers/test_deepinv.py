@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.operators import Affine, Blur, Mask
+from benchmarks import with_deepinv
+from jaxdiff.commands.cameras import operator as named_operator
+from jaxdiff.operators import Affine, Blur, Linear, Mask
 from jaxdiff.schedules import Level, Scalings
 from tests.peers.conftest import SHAPE, Network, from_torch, to_torch, torch_network
 
@@ -25,16 +27,10 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def deepinv():
-    """torchvision's wheels are CUDA's: without it its operators, which nothing here calls, lack."""
-    import torch
-
     try:
-        pytest.importorskip("torchvision", reason=NEEDED)
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return pytest.importorskip("deepinv", reason=NEEDED)
+        return with_deepinv.library()
+    except ImportError as e:
+        pytest.skip(f"{NEEDED} ({e})")
 
 
 @jd.pytree
@@ -241,3 +237,21 @@ def test_pigdm_takes_its_variance_of_states_for_one_of_images(deepinv, monkeypat
     np.testing.assert_allclose(guidance(np.sqrt(quarter / (1 - quarter))), ours, atol=1e-6)
     as_it_is = guidance(c.now.sigma / c.now.alpha / 2)
     assert np.abs(as_it_is - ours).max() > 0.1 * np.abs(ours).max()
+
+
+@pytest.mark.parametrize("recipe", ["blur:motion:17,1", "downsample:4", "mask:0.3,0", "hdr:2"])
+def test_the_leaderboard_gives_it_our_cameras(deepinv, recipe):
+    """Of pictures: the same measurement, and the same adjoint where it is linear."""
+    import torch
+
+    operator = named_operator(recipe, (64, 64))
+    image = RNG.random((64, 64, 3)).astype(np.float32)
+    physics = with_deepinv.physics(operator, image.shape, SIGMA)
+    seen = physics.A(to_torch(image)[None].float())
+    ours = np.asarray(operator(image))
+    flat = ours if seen.ndim == 2 else np.moveaxis(ours, -1, 0)
+    np.testing.assert_allclose(seen.numpy().ravel(), flat.ravel(), atol=1e-5)
+    if isinstance(operator, Linear):
+        y = torch.randn_like(seen)
+        inner = (seen * y).sum(), (to_torch(image).float() * physics.A_adjoint(y)[0]).sum()
+        np.testing.assert_allclose(*inner, rtol=1e-3)
