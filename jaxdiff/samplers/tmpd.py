@@ -13,9 +13,9 @@ from jaxdiff.util.pytree import pytree
 class TMPD(PosteriorSampler):
     """Posterior samples given y = Ax + σ·noise, by the rows of the network's own covariance of x₀.
 
-    x₀ = x̂₀ + ΣAᵀ(diag(AΣAᵀ1) + σ²I)⁻¹(y − A x̂₀) with Σ = σ_t²/α_t·(∂x̂₀/∂x_t)ᵀ, then `move` to it
-    as in DDPM. One evaluation a step and two gradients through it; 100 steps are usual. A row whose
-    sum is below 0 counts as 0, and σ = 0 as 1e-8.
+    x₀ = x̂₀ + ΣAᵀ(diag|AΣAᵀ1| + σ²I)⁻¹(y − A x̂₀) with Σ = σ_t²/α_t·(∂x̂₀/∂x_t)ᵀ, then `move` to it
+    as in DDPM. One evaluation a step and two gradients through it; 100 steps are usual. σ = 0
+    counts as 1e-8.
 
     Args:
         denoiser, y, sigma: as of `PosteriorSampler`, the noise Gaussian.
@@ -26,7 +26,8 @@ class TMPD(PosteriorSampler):
             not linear; TypeError: for no `jd.operators.Linear`.
 
     Source: Boys et al. 2023 (arXiv 2310.06721), with the sums of rows in place of the diagonal of
-    AΣAᵀ, as it does for images.
+    AΣAᵀ, as it does for images. A network's row may sum to less than 0, where we take its size: the
+    paper's sum of it and σ² may be 0.
 
     Example:
         >>> import jax, numpy as np, jaxdiff as jd
@@ -44,6 +45,6 @@ class TMPD(PosteriorSampler):
         a, residual = self.observation.operator.linear, self.observation.residual(p.x0_hat)
         s2 = jnp.maximum(jnp.asarray(self.observation.sigma, x.dtype), SIGMA_ZERO) ** 2
         rows = a(covariance(a.adjoint(jnp.ones_like(residual))))
-        x0 = p.x0_hat + covariance(a.adjoint(residual / (jnp.maximum(rows, 0) + s2)))
+        x0 = p.x0_hat + covariance(a.adjoint(residual / (jnp.abs(rows) + s2)))
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
         return move(x, c, x0, draws.z), info
