@@ -160,9 +160,10 @@ def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) ->
     """Raises ValueError, or warns, where y or σ are not in the units of images in [0, 1].
 
     By what the operator makes of a white, a black and a random image. Of what is traced nothing is
-    known, of the others still.
+    known, of the others still; nor of noise without a `sigma`, None.
     """
-    largest = float(np.max(sigma)) if concrete(sigma) else 0.0
+    known = sigma is not None and concrete(sigma)
+    largest = float(np.max(sigma)) if known else 0.0
     if largest > 2:
         raise ValueError(
             f"sigma: {largest:g} is larger than any noise of images in [0, 1]: divide by 255?"
@@ -178,14 +179,15 @@ def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) ->
         answers = np.stack([one(image) for image in images])
     low, high = float(answers.min()), float(answers.max())
     y = np.asarray(y, np.float64)
-    reach = 4 * max(abs(low), abs(high), 1) + 8 * (largest if concrete(sigma) else 2)
+    reach = 4 * max(abs(low), abs(high), 1) + 8 * (largest if known else 2)
     if np.abs(y).max() > reach:
         raise ValueError(
             f"y: reaches {np.abs(y).max():g}, images in [0, 1] give at most {high:g}: divide by 255?"
         )
-    if concrete(sigma) and low >= 0 and np.mean(y < -4 * largest - 0.05) > 0.02:
+    below = np.mean(y < -(4 * largest + 0.05 if known else 0.25))
+    if concrete(sigma) and low >= 0 and below > 0.02:
         warnings.warn(
-            f"y: {np.mean(y < -4 * largest):.0%} of it is negative beyond its noise, and this operator "
+            f"y: {below:.0%} of it is negative beyond its noise, and this operator "
             "gives no negative values: is it in [-1, 1]? Map it to [0, 1]",
             stacklevel=5,
         )

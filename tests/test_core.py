@@ -4,6 +4,7 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,17 @@ def test_other_units_are_noticed(y, sigma, message):
     x = np.random.default_rng(0).random((8, 8, 3)).astype("f")
     with pytest.raises((ValueError, UserWarning), match=message):
         jd.PiGDM(Toy(np.float32(1)), Mask(np.ones((8, 8))), y(x), sigma)
+
+
+@pytest.mark.parametrize("sigma", [None, jd.noise.Laplace(0.1), jd.noise.Quantised(8, 0.1)])
+def test_a_dark_image_whose_noise_is_not_a_sigma_is_none_of_other_units(sigma):
+    """Half of what a black image shows is negative; of [-1, 1] it is more than noise is."""
+    y = 0.1 * np.random.default_rng(0).standard_normal((8, 8, 3)).astype("f")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jd.DPS(TOY, EYE, y, sigma=sigma)
+    with pytest.warns(UserWarning, match="negative beyond its noise"):
+        jd.DPS(TOY, EYE, np.linspace(-1, 1, 192).reshape(8, 8, 3), sigma=sigma)
 
 
 @pytest.mark.parametrize(

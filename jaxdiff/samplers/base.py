@@ -178,7 +178,7 @@ class Restorer(Sampler):
         required = self.requires_linear or self.requires_gaussian
         gaussian = required or isinstance(self.noise, Gaussian)
         one = Observation(first(self.operator), self.y, self.noise)
-        sigma = one.whitened().sigma if gaussian else 0
+        sigma = one.whitened().sigma if gaussian else None
         if self.requires_spectral:
             check_spectral(one.whitened().operator, self._image_shape)
         check_scale(self.operator, self.y, sigma, self._image_shape)

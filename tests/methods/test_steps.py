@@ -147,7 +147,7 @@ def test_tmpd_takes_the_size_of_a_row_that_sums_to_less_than_0(x64):
     c = affine.row(prior.schedule.steps(10), 4)
     x = RNG.standard_normal((2, 2, 1))
     covariance = c.now.noise / c.now.signal * matrix.T / 4  # of images
-    assert covariance.sum(1).min() < -sigma**2
+    assert covariance.sum(1).min() < -(sigma**2)
     x0_hat = (matrix @ x.ravel() / c.now.alpha + 1) / 2
     residual = y.ravel() - x0_hat
     image = x0_hat + covariance @ (residual / (np.abs(covariance.sum(1)) + sigma**2))
