@@ -61,13 +61,14 @@ def camera(operator, images: bool):
     for, to vectors [n, D], which its solvers want; with the derivatives of both modes.
     """
     import torch
-    from torch._C import _DisableFuncTorch, _functorch
+
+    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
 
     def plain(t):
         """Its numbers, also in `torch.func.jvp`, where what it computes with has no storage of its own."""
-        with _DisableFuncTorch():
-            while _functorch.is_functorch_wrapped_tensor(t):
-                t = _functorch.get_unwrapped(t)
+        with torch._C._DisableFuncTorch():
+            while functorch.is_functorch_wrapped_tensor(t):
+                t = functorch.get_unwrapped(t)
             return t.detach().numpy()
 
     def call(function, *tensors):

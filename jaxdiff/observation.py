@@ -162,8 +162,8 @@ def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) ->
     By what the operator makes of a white, a black and a random image. Of what is traced nothing is
     known, of the others still; nor of noise without a `sigma`, None.
     """
+    largest = 0.0 if sigma is None or not concrete(sigma) else float(np.max(sigma))
     known = sigma is not None and concrete(sigma)
-    largest = float(np.max(sigma)) if known else 0.0
     if largest > 2:
         raise ValueError(
             f"sigma: {largest:g} is larger than any noise of images in [0, 1]: divide by 255?"
