@@ -198,12 +198,10 @@ def plot(rows: list[dict]) -> Figure:
     figure = Figure((11, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    found = list(cells(rows))
+    found = [c for c in cells(rows) if c["task"] != "phase retrieval" and c["method"] != HIO]
     best = {c["task"]: max(d["psnr_draw"] for d in found if d["task"] == c["task"]) for c in found}
     for name in dict.fromkeys(c["method"] for c in found):
-        own = [c for c in found if c["method"] == name and c["task"] != "phase retrieval"]
-        if not own or name == HIO:
-            continue
+        own = [c for c in found if c["method"] == name]
         below = np.mean([c["psnr_draw"] - best[c["task"]] for c in own])
         ratio = np.mean([c["error_over_spread"] for c in own])
         x, label = sum(cost(name)), LABELS.get(name, name)
@@ -213,11 +211,14 @@ def plot(rows: list[dict]) -> Figure:
                 axis.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
     left.set_ylabel("a draw, dB below the task's best")
     right.set_ylabel("error of the mean over the draws' spread")
-    right.axhline(1, color="grey", linestyle="--", linewidth=0.8)
     for axis in (left, right):
         axis.set_xscale("log")
         axis.margins(x=0.25)  # room for the names
         axis.set_xlabel("evaluations and gradients a draw")
+    if right.lines:
+        right.axhline(1, color="grey", linestyle="--", linewidth=0.8)
+    else:  # single draws have no spread
+        right.remove()
     return figure
 
 
