@@ -162,13 +162,12 @@ def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) ->
     By what the operator makes of a white, a black and a random image. Of what is traced nothing is
     known, of the others still; nor of noise without a `sigma`, None.
     """
-    largest = 0.0 if sigma is None or not concrete(sigma) else float(np.max(sigma))
-    known = sigma is not None and concrete(sigma)
-    if largest > 2:
+    largest = None if sigma is None or not concrete(sigma) else float(np.max(sigma))
+    if largest is not None and largest > 2:
         raise ValueError(
             f"sigma: {largest:g} is larger than any noise of images in [0, 1]: divide by 255?"
         )
-    if largest > 1:
+    if largest is not None and largest > 1:
         warnings.warn(f"sigma: {largest:g} is more than white: is it in [0, 1]?", stacklevel=5)
     one = first(operator)
     if not concrete((one, y)):
@@ -179,12 +178,12 @@ def check_scale(operator: Operator | Stack, y, sigma, shape: tuple[int, ...]) ->
         answers = np.stack([one(image) for image in images])
     low, high = float(answers.min()), float(answers.max())
     y = np.asarray(y, np.float64)
-    reach = 4 * max(abs(low), abs(high), 1) + 8 * (largest if known else 2)
+    reach = 4 * max(abs(low), abs(high), 1) + 8 * (2 if largest is None else largest)
     if np.abs(y).max() > reach:
         raise ValueError(
             f"y: reaches {np.abs(y).max():g}, images in [0, 1] give at most {high:g}: divide by 255?"
         )
-    below = np.mean(y < -(4 * largest + 0.05 if known else 0.25))
+    below = np.mean(y < -(0.25 if largest is None else 4 * largest + 0.05))
     if concrete(sigma) and low >= 0 and below > 0.02:
         warnings.warn(
             f"y: {below:.0%} of it is negative beyond its noise, and this operator "
