@@ -89,7 +89,6 @@ def draws_of(name: str, problem: Problem, n: int, prior) -> np.ndarray:
             raise ValueError(f"{name}: takes linear operators alone")
         sigma, steps = float(problem.noise.sigma), preset(method).steps
         given = method, problem.operator, problem.y, sigma, steps
-        with_deepinv.torchvision_operators()  # before diffusers finds torchvision
         if peer == "deepinv":
             draw = partial(with_deepinv.restored, azula_network(), *given)
         else:

@@ -1,5 +1,7 @@
 """azula's samplers on diffusers' network in torch: https://github.com/probabilists/azula."""
 
+import contextlib
+import functools
 from functools import partial
 from typing import Any
 
@@ -12,8 +14,21 @@ from jaxdiff.operators import Linear
 METHODS = ("dps", "mmps", "tmpd", "diffpir")
 
 
+@functools.cache  # they last while this does
+def torchvision_operators() -> Any:
+    """The names that torchvision's wheel for CUDA wants, and torch without CUDA lacks: nothing here calls them."""
+    import torch
+
+    known = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        with contextlib.suppress(RuntimeError):  # there already
+            known.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return known
+
+
 def denoiser(folder: str) -> Any:
     """Its interface to a checkpoint: x̂₀ from ε̂, clipped, at time t in [0, 1]."""
+    torchvision_operators()  # diffusers imports torchvision where it is there
     import torch
     from azula.denoise import Denoiser, DiracPosterior  # pyright: ignore[reportMissingImports]
     from diffusers.models.unets.unet_2d import UNet2DModel

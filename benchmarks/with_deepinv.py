@@ -1,31 +1,17 @@
 """deepinv's samplers on diffusers' network in torch: https://github.com/deepinv/deepinv."""
 
-import contextlib
-import functools
 from typing import Any
 
 import numpy as np
 
-from benchmarks.with_azula import adjoint, camera
+from benchmarks.with_azula import adjoint, camera, torchvision_operators
 from jaxdiff.operators import Blur, Linear, Mask
 
 METHODS = ("dps", "ddrm", "diffpir")
 
 
-@functools.cache  # they last while this does
-def torchvision_operators() -> Any:
-    """The names that torchvision's wheel for CUDA wants, and torch without CUDA lacks: nothing here calls them."""
-    import torch
-
-    known = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):  # there already
-            known.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return known
-
-
 def library() -> Any:
-    """The package, which asks for torchvision; so does diffusers where it is there, and is to be imported later."""
+    """The package, which asks for torchvision."""
     torchvision_operators()
     import deepinv  # pyright: ignore[reportMissingImports]
 
@@ -64,8 +50,8 @@ def restored(network, method: str, operator, y, sigma: float, steps: int, seed: 
     import torch
 
     deepinv, (h, w, c) = library(), operator.input_shape(np.shape(y))
-    camera = physics(operator, (h, w, c), sigma)
-    decomposed = isinstance(camera, deepinv.physics.DecomposablePhysics)
+    seen = physics(operator, (h, w, c), sigma)
+    decomposed = isinstance(seen, deepinv.physics.DecomposablePhysics)
     if method == "ddrm" and not decomposed:
         raise ValueError("deepinv ddrm: takes blurs and masks alone")
     levels = network.schedule(torch.arange(1000) / 999)
@@ -89,5 +75,5 @@ def restored(network, method: str, operator, y, sigma: float, steps: int, seed: 
     else:
         fidelity = deepinv.optim.data_fidelity.L2()
         sampler = deepinv.sampling.DiffPIR(denoiser, fidelity, sigma, steps)
-    x = sampler(measured, camera, **options)
+    x = sampler(measured, seen, **options)
     return x.clip(0, 1).detach().float().numpy().transpose(0, 2, 3, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from benchmarks import with_deepinv
+from benchmarks import with_azula, with_deepinv
 from jaxdiff.commands.cameras import operator as named_operator
 from jaxdiff.operators import Affine, Blur, Linear, Mask
 from jaxdiff.schedules import Level, Scalings
@@ -27,10 +27,8 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def deepinv():
-    try:
-        return with_deepinv.library()
-    except ImportError as e:
-        pytest.skip(f"{NEEDED} ({e})")
+    with_azula.torchvision_operators()
+    return pytest.importorskip("deepinv", reason=NEEDED)
 
 
 @jd.pytree
