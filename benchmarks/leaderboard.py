@@ -139,7 +139,7 @@ def run(path: Path, images: np.ndarray, tasks, methods, draws: int) -> list[dict
                 started = time.perf_counter()
                 try:
                     found = draws_of(name, one, n, prior)
-                except (ValueError, TypeError) as e:
+                except (ValueError, TypeError, ImportError) as e:  # not for it, or not installed
                     bar.write(f"{task}, {name}: {e}")
                     break
                 row = score(one, found) | {"seconds": (time.perf_counter() - started) / n}

@@ -109,6 +109,15 @@ def test_every_method_has_a_price_and_a_row(tmp_path):
     leaderboard.plot(rows).savefig(tmp_path / "plot.png")
 
 
+def test_a_peer_that_is_not_installed_is_a_line(tmp_path, monkeypatch):
+    def missing(name, *_):
+        raise ModuleNotFoundError("No module named 'deepinv'")
+
+    monkeypatch.setattr(leaderboard, "draws_of", missing)
+    rows = leaderboard.run(tmp_path / "rows.csv", FACE[None], ["HDR"], ["deepinv dps"], 1)
+    assert rows == [] and not (tmp_path / "rows.csv").exists()
+
+
 @pytest.mark.parametrize("recipe", ["blur:motion:17,1", "downsample:4", "hdr:2"])
 def test_peers_get_our_cameras_with_the_derivatives_of_both_modes(recipe):
     operator = named_operator(recipe, FACE.shape[:2])
