@@ -232,7 +232,7 @@ def test_pigdm_takes_its_variance_of_states_for_one_of_images(deepinv, monkeypat
     sampler = jd.PiGDM(Network(), Mask(MASK), Y, SIGMA, variance="paper")
     ours = sampler.step(jnp.asarray(x), c, z)[0] - plain.step(jnp.asarray(x), c, z)[0]
     quarter = float(c.now.noise) / 4
-    np.testing.assert_allclose(guidance(np.sqrt(quarter / (1 - quarter))), ours, atol=1e-6)
+    np.testing.assert_allclose(guidance(np.sqrt(quarter / (1 - quarter))), ours, atol=1e-8)
     as_it_is = guidance(c.now.sigma / c.now.alpha / 2)
     assert np.abs(as_it_is - ours).max() > 0.1 * np.abs(ours).max()
 
@@ -248,8 +248,8 @@ def test_the_leaderboard_gives_it_our_cameras(deepinv, recipe):
     seen = physics.A(to_torch(image)[None].float())
     ours = np.asarray(operator(image))
     flat = ours if seen.ndim == 2 else np.moveaxis(ours, -1, 0)
-    np.testing.assert_allclose(seen.numpy().ravel(), flat.ravel(), atol=1e-5)
+    np.testing.assert_allclose(seen.numpy().ravel(), flat.ravel(), atol=1e-6)
     if isinstance(operator, Linear):
-        y = torch.randn_like(seen)
+        y = torch.rand_like(seen)
         inner = (seen * y).sum(), (to_torch(image).float() * physics.A_adjoint(y)[0]).sum()
-        np.testing.assert_allclose(*inner, rtol=1e-3)
+        np.testing.assert_allclose(*inner, rtol=1e-5)
