@@ -1,4 +1,4 @@
-"""`python -m benchmarks.leaderboard FACES.npz`: every method, and the peers' own, on eight tasks.
+"""`python -m benchmarks.leaderboard FACES.npz`: every method, and the peers' own, by task.
 
 Each validation face is degraded once a task and restored by each method that takes the task, with the steps of its
 paper, nine draws each; azula's and deepinv's own implementations, on the same weights, one. Phase retrieval has no
@@ -41,6 +41,12 @@ TASKS = {
     "phase retrieval": ("phase:2", "gaussian:0.05"),
     "HDR": ("hdr:2", "gaussian:0.05"),
     "Poisson blur": ("blur:gaussian:11,2", "poisson:100"),
+    # Of the other kinds of camera and noise that `jaxdiff restore` has a default for.
+    "saturation": ("saturate:2", "gaussian:0.05"),
+    "gamma": ("gamma:2.2", "gaussian:0.05"),
+    "JPEG": ("jpeg:20", "gaussian:0.02"),
+    "Laplace blur": ("blur:gaussian:11,2", "laplace:0.05"),
+    "quantised blur": ("blur:gaussian:11,2", "quantised:8,0.05"),
 }
 OURS = tuple(name for name in NAMES if name != "blind")
 HIO = "hybrid input–output"

@@ -136,6 +136,15 @@ def first(operator: Operator | Stack) -> Operator:
     return operator[0] if isinstance(operator, Stack) else operator
 
 
+def is_linear(operator: Operator) -> bool:
+    """Whether it is linear, but for a shift."""
+    try:
+        _ = operator.linear
+    except TypeError:
+        return False
+    return True
+
+
 def check_linear(operator: Operator | Stack, shape: tuple[int, ...]) -> None:
     """Raises TypeError for no linear operator, ValueError where A(a + b) or A(2a) says so."""
     one = first(operator).linear

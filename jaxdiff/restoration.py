@@ -61,10 +61,10 @@ def restore(
         prior: what `jd.prior` takes, such as "photos64" (photographs of anything), "faces64" (faces at
             64×64), a folder, a file or a hub id; or a prior, such as it returns.
         n: how many samples of each measurement.
-        sampler: a name in `jaxdiff.samplers.presets.PRESETS`. By default "spectral" for linear
-            operators and Gaussian noise where the prior has a covariance table, "pigdm-paper" where
-            it has none, "blind" for an `UnknownBlur`, and "dps" for everything else, as a prior of
-            latents.
+        sampler: a name in `jaxdiff.samplers.presets.PRESETS`. By default "spectral" where the prior has a
+            covariance table, but "blind" for an `UnknownBlur` and "daps" for `PhaseRetrieval`; where it
+            has none, "pigdm-paper" for linear operators and Gaussian noise, and "dps" for others, as for
+            a prior of latents.
         steps: by default the preset's.
         scale: of the guidance; by default the preset's.
         covariance: a `jd.SpectralCovariance`; by default the one beside the prior.
@@ -124,13 +124,18 @@ def default_sampler(
     covariance: Covariance | None,
 ) -> str:
     """The name of the sampler for what is to be restored."""
-    if unknown(first(operator)) is not None:
+    one = first(operator)
+    if unknown(one) is not None:
         return "blind"
-    gaussian = isinstance(sigma, Gaussian) or not isinstance(sigma, Noise)
-    linear = isinstance(first(operator), Linear) and decodes_linearly(denoiser)
-    if not (gaussian and linear):
+    if not decodes_linearly(denoiser):
         return "dps"
-    return "pigdm-paper" if covariance is None else "spectral"
+    if one.ambiguous:
+        return "daps"
+    gaussian = isinstance(sigma, Gaussian) or not isinstance(sigma, Noise)
+    varies = isinstance(sigma, Noise) and type(sigma).variance is not Noise.variance
+    if covariance is not None and (gaussian or varies):
+        return "spectral"
+    return "pigdm-paper" if gaussian and isinstance(one, Linear) else "dps"
 
 
 def _image_size(operator: Operator | Stack, y, prior: Prior) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from PIL import Image
 import jaxdiff as jd
 from jaxdiff.operators import HDR, JPEG, Gamma, PhaseRetrieval, Saturate
 from jaxdiff.util.platform import jit
-from tests.test_samplers import KEY, LINEAR, SCHEDULE, Toy, make
+from tests.test_samplers import KEY, LINEAR_ONLY, MODULATED, SCHEDULE, Toy, make
 
 OPERATORS = {
     "phase": PhaseRetrieval(2),
@@ -86,14 +86,14 @@ def test_dps_takes_it_and_what_needs_a_linear_one_says_so(name):
         operator = Gamma(0.5) @ jd.operators.Blur(np.full((3, 3), 1 / 9), (8, 8))
     toy = Toy(np.float32(1))
     y = np.asarray(operator(np.full((8, 8, 3), 0.4, np.float32)))
+    samplers = [jd.SpectralPosterior(toy, operator, y, 0.1, MODULATED)]
     if name in ("phase", "hdr", "jpeg"):
-        assert np.isfinite(jd.sample(jd.DPS(toy, operator, y), SCHEDULE.steps(2), key=KEY)).all()
-    for method in LINEAR[:3]:
-        sampler = make(method)
+        samplers.append(jd.DPS(toy, operator, y))
+    for sampler in samplers:
+        assert np.isfinite(jd.sample(sampler, SCHEDULE.steps(2), key=KEY)).all()
+    for method in LINEAR_ONLY[:3]:
         with pytest.raises(TypeError, match=r"not linear.*DPS takes any"):
-            type(sampler)(
-                toy, operator, y, 0.1, *([sampler.covariance] if "spectral" in method else [])
-            )
+            type(make(method))(toy, operator, y, 0.1)
 
 
 def test_phases_are_lost(x64):

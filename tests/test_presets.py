@@ -1,10 +1,15 @@
 """What a name of a sampler stands for, and which one is chosen where none is named."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.operators import Blur, Mask
+from jaxdiff.denoiser import as_prior
+from jaxdiff.operators import HDR, Blur, Mask, PhaseRetrieval, UnknownBlur
+from jaxdiff.operators.base import as_operator
+from jaxdiff.restoration import default_sampler
 from jaxdiff.samplers.presets import NAMES, PRESETS, preset
 from tests.test_samplers import COVARIANCE, Toy
 
@@ -70,3 +75,32 @@ def test_restore_chooses_by_what_there_is(tiny):
     assert squared.sampler == "dps"
     batch = jd.restore(np.stack([y, y]), blur, 0.1, prior=tiny, n=2, steps=2)
     assert batch.mean.shape == (2, 64, 64, 3)
+
+
+def test_the_default_of_each_kind_of_camera_and_noise():
+    """With a table and without."""
+
+    @jd.pytree
+    class Cauchy(jd.noise.Noise):
+        def log_prob(self, y, mean):
+            return -jnp.log1p((y - mean) ** 2).sum()
+
+        def draw(self, key, mean):
+            return mean + jax.random.cauchy(key, mean.shape)
+
+    toy, blur, phase = as_prior(Toy(np.float32(1))), Blur(np.ones((3, 3)) / 9, (8, 8)), PhaseRetrieval(2)
+    poisson, hdr = jd.noise.Poisson(100), HDR(2)
+    for operator, sigma, with_table, without in (
+        (blur, 0.1, "spectral", "pigdm-paper"),
+        (blur, jd.noise.Gaussian(0.1), "spectral", "pigdm-paper"),
+        (blur, poisson, "spectral", "dps"),
+        (hdr, 0.1, "spectral", "dps"),
+        (hdr @ blur, poisson, "spectral", "dps"),
+        (as_operator(lambda x: x**2), 0.1, "spectral", "dps"),
+        (phase, 0.1, "daps", "daps"),
+        (phase @ blur, 0.1, "daps", "daps"),
+        (UnknownBlur(3), 0.1, "blind", "blind"),
+        (blur, Cauchy(), "dps", "dps"),
+    ):
+        assert default_sampler(toy, operator, sigma, COVARIANCE) == with_table
+        assert default_sampler(toy, operator, sigma, None) == without

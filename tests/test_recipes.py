@@ -129,19 +129,19 @@ def run(tiny, tmp_path, monkeypatch, capsys, uncached):
 
 
 RESTORED = [
-    ("phase:2", None, "dps"),
+    ("phase:2", None, "daps"),
     ("cs", None, "spectral"),
-    ("fourier:4", "poisson-gaussian:100,0.02", "dps"),
+    ("fourier:4", "poisson-gaussian:100,0.02", "spectral"),
     *(
         pytest.param(recipe, noise, sampler, marks=pytest.mark.slow)
         for recipe, noise, sampler in (
-            ("hdr", None, "dps"),
-            ("jpeg:30", "laplace:0.05", "dps"),
-            ("saturate", "quantised:8,0.05", "dps"),
-            ("gamma", None, "dps"),
+            ("hdr", None, "spectral"),
+            ("jpeg:30", "laplace:0.05", "spectral"),
+            ("saturate", "quantised:8,0.05", "spectral"),
+            ("gamma", None, "spectral"),
             ("radon:12", None, "spectral"),
             ("demosaic", None, "spectral"),
-            ("box:16,16,32,32", "poisson:100", "dps"),
+            ("box:16,16,32,32", "poisson:100", "spectral"),
             ("outpaint", "gaussian:0.1", "spectral"),
             ("varying", None, "spectral"),
             ("blur-reflect:motion:9,0", None, "spectral"),

@@ -85,8 +85,8 @@ def restore(
         str | None,
         typer.Option(
             help=f"One of {', '.join(NAMES)}.",
-            show_default="spectral where the prior has been calibrated, else pigdm-paper; blind for an "
-            "unknown kernel; dps for cameras that are not linear and noises that are not Gaussian",
+            show_default="spectral where the prior has been calibrated, but blind for an unknown kernel "
+            "and daps for phase; where not, pigdm-paper for linear cameras and Gaussian noise, dps for others",
         ),
     ] = None,
     scale: Annotated[

@@ -34,6 +34,17 @@ class Noise(ABC):
         """y − mean, of one deviation everywhere up to a common factor."""
         return y - mean
 
+    def variance(self, mean) -> jax.Array:
+        """Var[y | mean] of each pixel.
+
+        Raises:
+            TypeError: of a noise that does not say, or has none.
+        """
+        raise TypeError(
+            f"sigma: {type(self).__name__} has no variance(mean), which this method needs: DPS takes any "
+            "jd.noise, as DAPS, PnPDM and REDDiff do"
+        )
+
 
 def standardised(y, mean, variance) -> jax.Array:
     """w·(y − mean) with w ∝ variance^(−1/2) of mean square 1: a residual of one deviation.

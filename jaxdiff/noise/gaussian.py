@@ -79,6 +79,11 @@ class Gaussian(Noise):
             return y - mean
         return standardised(y, mean, jnp.asarray(self.sigma, mean.dtype) ** 2)
 
+    def variance(self, mean) -> jax.Array:
+        """σ²."""
+        mean = jnp.asarray(mean)
+        return jnp.broadcast_to(jnp.asarray(self.sigma, mean.dtype) ** 2, mean.shape)
+
     def whitening(self) -> tuple[Array, Array]:
         """(c/σ, c): the weights that give y one deviation, c² the harmonic mean of σ²."""
         common = jnp.mean(jnp.asarray(self.sigma) ** -2.0) ** -0.5

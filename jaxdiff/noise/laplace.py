@@ -36,3 +36,8 @@ class Laplace(Noise):
         mean = jnp.asarray(mean)
         noise = jax.random.laplace(key, mean.shape, mean.dtype)
         return mean + jnp.asarray(self.scale, mean.dtype) * noise
+
+    def variance(self, mean) -> jax.Array:
+        """2b²."""
+        mean = jnp.asarray(mean)
+        return jnp.full_like(mean, 2 * jnp.asarray(self.scale, mean.dtype) ** 2)

@@ -45,8 +45,13 @@ class Poisson(Noise):
     def residual(self, y, mean) -> jax.Array:
         """(y − mean)/√mean up to a common factor; what is darker than one photon counts as one."""
         mean = jnp.asarray(mean)
+        return standardised(y, mean, self.variance(mean))
+
+    def variance(self, mean) -> jax.Array:
+        """mean/peak; what is darker than one photon counts as one."""
+        mean = jnp.asarray(mean)
         peak = jnp.asarray(self.peak, mean.dtype)
-        return standardised(y, mean, jnp.maximum(mean, 1 / peak))
+        return jnp.maximum(mean, 1 / peak) / peak
 
 
 def log_pmf(count, rate) -> jax.Array:

@@ -74,8 +74,13 @@ class PoissonGaussian(Noise):
     def residual(self, y, mean) -> jax.Array:
         """(y − mean)/√(mean/peak + σ²), up to a common factor."""
         mean = jnp.asarray(mean)
+        return standardised(y, mean, self.variance(mean))
+
+    def variance(self, mean) -> jax.Array:
+        """mean/peak + σ²."""
+        mean = jnp.asarray(mean)
         peak, sigma = self._parameters(mean.dtype)
-        return standardised(y, mean, jnp.maximum(mean, 0) / peak + sigma**2)
+        return jnp.maximum(mean, 0) / peak + sigma**2
 
 
 def _largest_term(count, rate, sigma):

@@ -52,3 +52,9 @@ class Quantised(Noise):
         step, sigma = self._parameters(mean.dtype)
         noisy = mean + sigma * jax.random.normal(key, mean.shape, mean.dtype)
         return jnp.round(noisy / step) * step
+
+    def variance(self, mean) -> jax.Array:
+        """σ² + Δ²/12."""
+        mean = jnp.asarray(mean)
+        step, sigma = self._parameters(mean.dtype)
+        return jnp.full_like(mean, sigma**2 + step**2 / 12)

@@ -39,6 +39,7 @@ class Operator(ABC):
 
     shape: Any = None  # a class attribute, no field
     pixelwise = False  # whether it takes each pixel by itself, and 0 to 0
+    ambiguous: Any = False  # whether images far from each other measure the same
 
     @abstractmethod
     def __call__(self, x) -> jax.Array:
@@ -196,6 +197,11 @@ class Compose(Operator):
     def project(self, y):
         y = self.outer.project(y)
         return self.inner.project(y) if self.outer.pixelwise else y
+
+    @property
+    def ambiguous(self) -> bool:
+        """Where either is."""
+        return self.outer.ambiguous or self.inner.ambiguous
 
     @property
     def linear(self) -> Linear:

@@ -30,6 +30,7 @@ class PhaseRetrieval(Operator):
     """
 
     oversample: int = static(default=2)
+    ambiguous = True
 
     def __post_init__(self):
         value = self.oversample

@@ -19,6 +19,7 @@ from jaxdiff.observation import (
     check_spectral,
     first,
     image_shape,
+    is_linear,
 )
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
 from jaxdiff.operators.unknown_blur import unknown
@@ -259,11 +260,7 @@ class Restorer(Sampler):
 
 def decodes_linearly(denoiser: Prior) -> bool:
     """Whether its states become images by a linear map, but for a shift."""
-    try:
-        _ = denoiser.decode.linear
-    except TypeError:
-        return False
-    return True
+    return is_linear(denoiser.decode)
 
 
 @pytree

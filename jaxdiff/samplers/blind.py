@@ -64,7 +64,6 @@ class Blind(SpectralPosterior):
     particles: int = field(default=2, static=True, converter=as_count("particles"))
     anneal: Number = field(default=0.25, converter=as_scale("anneal"))
     ridge: Number = field(default=1e-4, converter=as_scale("ridge"))
-    requires_linear = False
     requires_gaussian = True
     finds_kernels = True
     evaluations = property(lambda self: self.particles)
@@ -72,11 +71,6 @@ class Blind(SpectralPosterior):
     @property
     def shape(self):
         return self.particles, *self.denoiser.decode.input_shape(self._image_shape)
-
-    @property
-    def linear_decode(self) -> bool:
-        """Yes: the blur is one of states."""
-        return True
 
     def __post_init__(self):
         self.check_likelihood(self.sigma)

@@ -45,7 +45,8 @@ class Preset:
     def latents(self) -> bool:
         """Whether it takes a prior of latents, whose decoder is not linear."""
         course = self.method is PiGDM and not self.options
-        return course or not (self.method.requires_linear or self.method in (RePaint, Blind))
+        linear = self.method.requires_linear or issubclass(self.method, RePaint | SpectralPosterior)
+        return course or not linear
 
     def suits(self, denoiser: Prior, covariance: Covariance | None) -> bool:
         """Whether a prior has what it takes."""

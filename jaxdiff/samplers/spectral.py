@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from jaxdiff.denoiser import Prior, as_prior
 from jaxdiff.linalg.fields import Modulated
-from jaxdiff.noise import Noise, as_noise
-from jaxdiff.observation import as_measurement
-from jaxdiff.operators import Operator, Stack, as_operators
+from jaxdiff.noise import Gaussian, Noise, as_noise
+from jaxdiff.observation import as_measurement, check_linear, first
+from jaxdiff.operators import Linear, Operator, Stack, as_operators
 from jaxdiff.samplers.base import (
     Covariance,
     Draws,
@@ -18,15 +18,20 @@ from jaxdiff.samplers.base import (
 )
 from jaxdiff.samplers.ddpm import transition
 from jaxdiff.samplers.jacobian import correction, with_covariance
+from jaxdiff.samplers.linearised import linearised
 from jaxdiff.samplers.system import System
 from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Array, Number
 from jaxdiff.util.pytree import field, pytree, static
 
+POINTS = (
+    4  # around which a camera is linearised: what more gain does not show (benchmarks/choices.md)
+)
+
 
 @pytree
 class SpectralPosterior(Restorer):
-    """Posterior samples given y = Ax + σ·noise, calibrated: no scale to tune, and no gradient.
+    """Posterior samples given y = A(x) + noise, calibrated: no scale to tune, and no gradient of the network.
 
     Given x_t, x₀ is taken for a draw of N(x̂₀, Σ), Σ the measured covariance of the denoiser's error
     (`SpectralCovariance`). A step draws x₀ from that Gaussian *conditioned on y*, then
@@ -36,6 +41,10 @@ class SpectralPosterior(Restorer):
       x̂₀ + K*G·(y − B x̂₀), covariance σ²G, in closed form; one draw serves x₀ and x_s;
     - any other operator or Σ, by Matheron's rule: x₀' ~ N(x̂₀, Σ), y' = B x₀' + σε, and
       x₀ = x₀' + ΣBᵀ(BΣBᵀ + σ²I)⁻¹(y − y') by conjugate gradients: FFTs and no network.
+
+    Where A is not linear or the noise not Gaussian, a step takes the linear A and the Gaussian noise that
+    are near them for z ~ N(x̂₀, Σ) (`jaxdiff.samplers.linearised`). So A must tell an image from others
+    near by: of amplitudes without phases it is lost.
 
     A Σ that follows the contrast of x̂₀ is multiplied by the c, at each level of each image, for which the
     residual r = y − B x̂₀ is likeliest, whatever the level of its noise (`System.scale`): a face with a
@@ -51,9 +60,10 @@ class SpectralPosterior(Restorer):
 
     Args:
         denoiser: a `Denoiser` or its stand-in.
-        operator: a linear A, such as those of `jd.operators`.
+        operator: A, of `jd.operators`, or any differentiable function of an image [H, W, C].
         y: the measurement in image units, or a batch of them [B, ...].
-        sigma: the standard deviation of its noise in image units, ≥ 0; or [B] of them.
+        sigma: the standard deviation of its noise in image units, ≥ 0, or [B] of them; or a `jd.noise`
+            with a `variance`.
         covariance: a `SpectralCovariance`, or a prior's own `covariance`: an object with
             `at(x_t, level, x̂₀)`, which gives Σ as `apply(v)` and `draw(ε)`, and `stationary`, whether
             that is a matrix a frequency.
@@ -64,9 +74,9 @@ class SpectralPosterior(Restorer):
         scaled: False takes a Σ that follows the contrast as it was measured.
 
     Raises:
-        ValueError: for a y that does not fit the operator, a negative sigma, an operator that is
+        ValueError: for a y that does not fit the operator, a negative sigma, a `Linear` that is
             not linear, a covariance of other channels or another noise schedule.
-        TypeError: for an operator that is no `jd.operators.Linear`.
+        TypeError: for a noise without a variance.
 
     Source: our own. Near relatives: Peng et al. 2024 (arXiv 2402.02149), Rissanen et al. 2025
     (arXiv 2410.11149), CoDPS (arXiv 2409.08906); Matheron's rule: Doucet 2010.
@@ -89,10 +99,18 @@ class SpectralPosterior(Restorer):
     draw: bool = static(default=True)
     jacobian: bool = static(default=False)
     scaled: bool = static(default=True)
-    requires_linear = True
+
+    @property
+    def linear_decode(self) -> bool:
+        """Yes: Σ is of states."""
+        return True
 
     def __post_init__(self):
         super().__post_init__()
+        if isinstance(first(self.operator), Linear):
+            check_linear(self.operator, self._image_shape)
+        if self.noise is not None and not isinstance(self.noise, Gaussian):
+            jax.eval_shape(self.noise.variance, jax.ShapeDtypeStruct((), jnp.float32))
         self.covariance.check(self.denoiser)
 
     def step(self, x, c: Steps, draws: Draws):
@@ -107,13 +125,21 @@ class SpectralPosterior(Restorer):
             p, times_covariance = with_covariance(self.denoiser, x, c.now)
         else:
             p, times_covariance = self.denoiser.predict(x, c.now), None
-        # σ = 0 counts as what rounding makes of it.
-        sigma = jnp.asarray(self.observation.sigma, x.dtype)
-        s2 = jnp.maximum(sigma**2, jnp.finfo(x.dtype).eps / 256)
-        residual = self.observation.residual(p.x0_hat)
-        info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
         covariance = self.covariance.at(x, c.now, p.x0_hat)
-        system = System(self.observation.operator.linear, covariance, s2, x.shape)
+
+        def errors():
+            key = jax.random.fold_in(draws.require_key(), POINTS)
+            e = jax.random.normal(key, (POINTS // 2, *x.shape), x.dtype)
+            e = jax.vmap(covariance.draw)(e)
+            return jnp.concatenate([e, -e])
+
+        seen = linearised(self.observation, p.x0_hat, errors)
+        operator: Any = seen.operator
+        residual, sigma = seen.y, jnp.asarray(seen.sigma, x.dtype)
+        # σ = 0 counts as what rounding makes of it.
+        s2 = jnp.maximum(sigma**2, jnp.finfo(x.dtype).eps / 256)
+        info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
+        system = System(operator, covariance, s2, x.shape)
         closed = system.outer is None and self.covariance.stationary
         error = noise = jnp.zeros((), x.dtype)
         start = None
