@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxdiff.denoiser import Prior, as_prior
 from jaxdiff.linalg.fields import Modulated
 from jaxdiff.noise import Gaussian, Noise, as_noise
-from jaxdiff.observation import as_measurement, check_linear, first
+from jaxdiff.observation import as_measurement, check_linear, first, is_linear
 from jaxdiff.operators import Linear, Operator, Stack, as_operators
 from jaxdiff.samplers.base import (
     Covariance,
@@ -53,7 +53,7 @@ class SpectralPosterior(Restorer):
     `keep=` may record `info["scale"]`, that c, and `info["misfit"]`: 1 + (rᵀ(BΣBᵀ + σ²I)⁻¹r/m − 1)/s under
     the Σ that is not scaled, of m numbers, s the share of y that is of the image and not of its noise. It is
     1 on average where y is as prior, camera and noise say, and larger where one of them is wrong; 1 too
-    where s < 0.02.
+    where s < 0.02. Neither is there where A is not linear.
 
     Exact on a stationary Gaussian prior with its own covariance, at any number of steps with
     `spacing="trailing"`.
@@ -140,12 +140,14 @@ class SpectralPosterior(Restorer):
         s2 = jnp.maximum(sigma**2, jnp.finfo(x.dtype).eps / 256)
         info = {"t": c.t, "x0_hat": p.x0_hat, "residual": jnp.linalg.norm(residual)}
         system = System(operator, covariance, s2, x.shape)
+        # Of a slope that the draws did not see, a residual says nothing of Σ.
+        straight = is_linear(self.observation.operator)
         closed = system.outer is None and self.covariance.stationary
         error = noise = jnp.zeros((), x.dtype)
         start = None
         if self.draw and not closed:
             error, noise = system.draw(draws.require_key(), residual)
-            if self.scaled and isinstance(covariance, Modulated):
+            if self.scaled and straight and isinstance(covariance, Modulated):
                 scale, info["misfit"], start = system.scale(residual, error, noise)
                 system, error, info["scale"] = system.scaled(scale), jnp.sqrt(scale) * error, scale
         mean, converged = p.x0_hat, True
@@ -160,7 +162,8 @@ class SpectralPosterior(Restorer):
         if self.draw:  # Matheron's rule
             residual = residual - system.operator(error) - noise
         u, report = system.solve(system.enter(residual), start)
-        info.setdefault("misfit", system.misfit(residual, u, self.draw))
+        if straight:
+            info.setdefault("misfit", system.misfit(residual, u, self.draw))
         report["cg_converged"] &= converged
         x0 = mean + error + system.covariance.apply(system.adjoint(u))
         return x0, None, info | report
