@@ -108,7 +108,7 @@ class Observation:
         if not isinstance(self.noise, Gaussian):
             raise TypeError(
                 f"sigma: this method needs Gaussian noise, got {type(self.noise).__name__}: DPS "
-                "takes any jd.noise, as DAPS, PnPDM and REDDiff do"
+                "takes any jd.noise, as SpectralPosterior, DAPS, PnPDM and REDDiff do"
             )
         if self.noise.per_pixel:
             raise ValueError("sigma: differs by pixel: ask the whitened observation")

@@ -17,8 +17,8 @@ class Photons(jd.noise.Noise):
         rate = self.peak * jnp.maximum(mean, 1e-3)
         return jnp.sum(self.peak * y * jnp.log(rate) - rate)
 
-    def residual(self, y, mean):  # of one deviation everywhere, up to a factor
-        return (y - mean) / jnp.sqrt(jnp.maximum(y, 1 / self.peak))
+    def variance(self, mean):  # with which the spectral sampler takes it
+        return jnp.maximum(mean, 1 / self.peak) / self.peak
 
     def draw(self, key, mean):
         counts = jax.random.poisson(key, self.peak * jnp.maximum(mean, 0))
@@ -30,8 +30,8 @@ blur = jd.operators.Blur(jd.data.gaussian_kernel(7, 1.2), (64, 64))
 photons = Photons(60.0)
 y = np.asarray(photons.draw(jax.random.key(0), blur(image)))
 
-restored = jd.restore(y, blur, photons, prior="faces64", n=2, steps=200)
+restored = jd.restore(y, blur, photons, prior="faces64", n=9)
 
 name = "degraded: blur, 60 photons"
-figure = jd.plot.posterior(restored.draws, image, before=[(name, y)])
+figure = jd.plot.posterior(restored.draws, image, before=[(name, y)], shown=2)
 figure.savefig("own_likelihood.png")

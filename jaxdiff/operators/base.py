@@ -16,7 +16,10 @@ from jaxdiff.util.pytree import field, is_pytree, pytree, static
 
 Shape = tuple[int, ...]
 # What an operator that is not linear is told.
-METHODS = "DPS takes any differentiable operator, as DAPS, PnPDM, REDDiff, SITCOM and FastDIPS do"
+METHODS = (
+    "DPS takes any differentiable operator, as SpectralPosterior, DAPS, PnPDM, REDDiff, SITCOM and "
+    "FastDIPS do"
+)
 
 
 class Operator(ABC):
