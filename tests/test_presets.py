@@ -88,7 +88,11 @@ def test_the_default_of_each_kind_of_camera_and_noise():
         def draw(self, key, mean):
             return mean + jax.random.cauchy(key, mean.shape)
 
-    toy, blur, phase = as_prior(Toy(np.float32(1))), Blur(np.ones((3, 3)) / 9, (8, 8)), PhaseRetrieval(2)
+    toy, blur, phase = (
+        as_prior(Toy(np.float32(1))),
+        Blur(np.ones((3, 3)) / 9, (8, 8)),
+        PhaseRetrieval(2),
+    )
     poisson, hdr = jd.noise.Poisson(100), HDR(2)
     for operator, sigma, with_table, without in (
         (blur, 0.1, "spectral", "pigdm-paper"),
