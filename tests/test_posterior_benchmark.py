@@ -39,7 +39,7 @@ def test_recursion_is_the_scan(name, x64):
         if name == "mmps":
             sampler = dataclasses.replace(sampler, iterations=60)
         elif name == "diffpir":
-            sampler = dataclasses.replace(sampler, lambda_=1.0)
+            sampler = dataclasses.replace(sampler, lambda_=1.0, zeta=0.1)
     elif name.startswith("ddpm"):
         sampler = jd.DDPM(prior, prior.covariance if "covariance" in name else None)
     else:
