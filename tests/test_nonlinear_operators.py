@@ -80,15 +80,18 @@ def test_takes_batches_keeps_dtype_and_does_not_retrace(name, x64):
     assert len(traces) == 1
 
 
-def test_dps_takes_it_and_what_needs_a_linear_one_says_so(name):
+def test_dps_and_spectral_take_it_and_what_needs_a_linear_one_says_so(name):
     operator = OPERATORS[name]
     if operator.shape is not None:  # of another size than the toy's images
         operator = Gamma(0.5) @ jd.operators.Blur(np.full((3, 3), 1 / 9), (8, 8))
     toy = Toy(np.float32(1))
     y = np.asarray(operator(np.full((8, 8, 3), 0.4, np.float32)))
-    samplers = [jd.SpectralPosterior(toy, operator, y, 0.1, MODULATED)]
-    if name in ("phase", "hdr", "jpeg"):
-        samplers.append(jd.DPS(toy, operator, y))
+    samplers = [jd.DPS(toy, operator, y)] if name in ("phase", "hdr", "jpeg") else []
+    if operator.ambiguous:
+        with pytest.raises(TypeError, match="PhaseRetrieval measures the same of images"):
+            jd.SpectralPosterior(toy, operator, y, 0.1, MODULATED)
+    else:
+        samplers.append(jd.SpectralPosterior(toy, operator, y, 0.1, MODULATED))
     for sampler in samplers:
         assert np.isfinite(jd.sample(sampler, SCHEDULE.steps(2), key=KEY)).all()
     for method in LINEAR_ONLY[:3]:

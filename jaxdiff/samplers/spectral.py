@@ -24,9 +24,8 @@ from jaxdiff.schedules import Steps
 from jaxdiff.util.arrays import Array, Number
 from jaxdiff.util.pytree import field, pytree, static
 
-POINTS = (
-    4  # around which a camera is linearised: what more gain does not show (benchmarks/choices.md)
-)
+# Draws around which a camera is linearised: what more of them gain does not show (benchmarks/choices.md).
+POINTS = 4
 
 
 @pytree
@@ -43,8 +42,8 @@ class SpectralPosterior(Restorer):
       x₀ = x₀' + ΣBᵀ(BΣBᵀ + σ²I)⁻¹(y − y') by conjugate gradients: FFTs and no network.
 
     Where A is not linear or the noise not Gaussian, a step takes the linear A and the Gaussian noise that
-    are near them for z ~ N(x̂₀, Σ) (`jaxdiff.samplers.linearised`). So A must tell an image from others
-    near by: of amplitudes without phases it is lost.
+    are near them for z ~ N(x̂₀, Σ) (`jaxdiff.samplers.linearised`). Phase retrieval is refused, whose
+    measurement is that of images far from each other.
 
     A Σ that follows the contrast of x̂₀ is multiplied by the c, at each level of each image, for which the
     residual r = y − B x̂₀ is likeliest, whatever the level of its noise (`System.scale`): a face with a
@@ -53,7 +52,7 @@ class SpectralPosterior(Restorer):
     `keep=` may record `info["scale"]`, that c, and `info["misfit"]`: 1 + (rᵀ(BΣBᵀ + σ²I)⁻¹r/m − 1)/s under
     the Σ that is not scaled, of m numbers, s the share of y that is of the image and not of its noise. It is
     1 on average where y is as prior, camera and noise say, and larger where one of them is wrong; 1 too
-    where s < 0.02. Neither is there where A is not linear.
+    where s < 0.02. Where A is not linear Σ is taken as it was measured, and neither is there.
 
     Exact on a stationary Gaussian prior with its own covariance, at any number of steps with
     `spacing="trailing"`.
@@ -76,7 +75,7 @@ class SpectralPosterior(Restorer):
     Raises:
         ValueError: for a y that does not fit the operator, a negative sigma, a `Linear` that is
             not linear, a covariance of other channels or another noise schedule.
-        TypeError: for a noise without a variance.
+        TypeError: for a noise without a variance, and for `PhaseRetrieval`.
 
     Source: our own. Near relatives: Peng et al. 2024 (arXiv 2402.02149), Rissanen et al. 2025
     (arXiv 2410.11149), CoDPS (arXiv 2409.08906); Matheron's rule: Doucet 2010.
@@ -107,6 +106,11 @@ class SpectralPosterior(Restorer):
 
     def __post_init__(self):
         super().__post_init__()
+        if first(self.operator).ambiguous:
+            raise TypeError(
+                f"operator: {first(self.operator).name} measures the same of images far from each other, and "
+                "this method takes the straight line near one: DAPS takes it"
+            )
         if isinstance(first(self.operator), Linear):
             check_linear(self.operator, self._image_shape)
         if self.noise is not None and not isinstance(self.noise, Gaussian):
