@@ -25,6 +25,8 @@ CAMERAS = {  # no recipe that reads a file: a visitor may not name one
     "7 of 10 pixels missing": "mask:0.3,0",
     "a quarter of the resolution": "downsample:4",
     "grey": "grey",
+    "lights and shadows cut off": "hdr:2",
+    "JPEG of little quality": "jpeg:20",
 }
 AUTOMATIC = "automatic"
 MOST_DRAWS = 16
