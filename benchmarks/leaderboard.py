@@ -198,12 +198,21 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shared(rows: list[dict]) -> list[dict]:
+    """Of each task that more than one method has, the faces that all of them have."""
+    faces: dict[str, dict[str, set[int]]] = {}
+    for r in rows:
+        faces.setdefault(r["task"], {}).setdefault(r["method"], set()).add(r["image"])
+    common = {t: set.intersection(*own.values()) for t, own in faces.items() if len(own) > 1}
+    return [r for r in rows if r["image"] in common.get(r["task"], ())]
+
+
 def plot(rows: list[dict]) -> Figure:
-    """Quality and calibration against what they cost, averaged over the tasks that a method has."""
+    """Quality and calibration against what they cost, averaged over the tasks that a method has, on the same faces."""
     figure = Figure((11, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    found = [c for c in cells(rows) if c["task"] != "phase retrieval" and c["method"] != HIO]
+    found = list(cells(shared([r for r in rows if r["task"] != "phase retrieval"])))
     best = {c["task"]: max(d["psnr_draw"] for d in found if d["task"] == c["task"]) for c in found}
     for name in dict.fromkeys(c["method"] for c in found):
         own = [c for c in found if c["method"] == name]

@@ -39,6 +39,14 @@ def test_hybrid_input_output_finds_the_amplitudes():
     assert near < 0.2 * far
 
 
+def test_methods_are_plotted_on_the_faces_that_all_of_them_have():
+    """Some faces are harder; and what one method alone has been tried on compares nothing."""
+    measured = (("×4", "ddrm", (0, 1, 2)), ("×4", "ddnm", (1, 2, 3)), ("HDR", "spectral", (0,)))
+    rows = [{"task": t, "method": m, "image": i} for t, m, images in measured for i in images]
+    found = [(r["method"], r["image"]) for r in leaderboard.shared(rows)]
+    assert found == [("ddrm", 1), ("ddrm", 2), ("ddnm", 1), ("ddnm", 2)]
+
+
 def test_draws_are_scored_as_metrics_say():
     rng = np.random.default_rng(0)
     draws = np.clip(FACE + 0.05 * rng.standard_normal((9, *FACE.shape)), 0, 1)
