@@ -131,7 +131,7 @@ def run(tiny, tmp_path, monkeypatch, capsys, uncached):
 RESTORED = [
     ("phase:2", None, "daps"),
     ("cs", None, "spectral"),
-    ("fourier:4", "poisson-gaussian:100,0.02", "spectral"),
+    ("fourier:4", "poisson-gaussian:100,0.1", "spectral"),
     *(
         pytest.param(recipe, noise, sampler, marks=pytest.mark.slow)
         for recipe, noise, sampler in (

@@ -79,7 +79,7 @@ PRESETS = {
     "dps": Preset(DPS, 1000, 1.0),
     "dps-adaptive": Preset(DPS, 1000, 100.0, {"step_size": "adaptive"}),
     # Of the λ that the paper finds best, from 3 to 25 with its units, one that suits motion blur; of the ζ that
-    # the official code takes, from 0.25 to 1, one that leaves the draws their spread.
+    # the official code takes, from 0.1 to 1, one that leaves the draws their spread.
     "diffpir": Preset(DiffPIR, 100, options={"lambda_": 4.0, "zeta": 0.3}),
     "ddrm": Preset(DDRM, 20),
     "ddnm": Preset(DDNM, 100),
