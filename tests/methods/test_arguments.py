@@ -1,5 +1,8 @@
 """What the methods take and refuse, and the levels that they want."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +10,8 @@ import pytest
 import jaxdiff as jd
 from jaxdiff.noise import Laplace
 from jaxdiff.operators import Blur, Crop, Grey, Mask
-from tests.test_samplers import Toy
+from jaxdiff.util.pytree import pytree
+from tests.test_samplers import COVARIANCE, MODULATION, Toy, make
 
 KEY = jax.random.key(0)
 
@@ -80,3 +84,64 @@ def test_levels_of_ones_own():
     for count in (0, 2.5, True):
         with pytest.raises(ValueError, match="steps: expected an integer"):
             jd.DAPS(prior, BLUR, y, 0.1).steps(count)
+
+
+@pytest.mark.parametrize("name", ["pigdm", "spectral"])
+def test_the_operator_must_be_linear(name):
+    @pytree
+    class Halve:
+        factor: Any
+        shape = (8, 8)
+
+        def __call__(self, x):
+            return self.factor * x
+
+    @pytree
+    class Square(jd.operators.Linear):
+        factor: Any
+        shape = (8, 8)
+
+        def __call__(self, x):
+            return self.factor * x**2
+
+    sampler = make(name)
+
+    def rebuild(operator, y=sampler.y):
+        return dataclasses.replace(sampler, operator=operator, y=y)
+
+    halve = Halve(np.float32(0.5))
+    for operator, y in (
+        (halve, sampler.y),
+        (jd.operators.Stack([halve, halve]), np.stack([sampler.y] * 2)),
+    ):
+        if sampler.requires_linear:
+            with pytest.raises(TypeError, match="Halve"):
+                rebuild(operator, y)
+        else:
+            assert rebuild(operator, y).y is y
+    with pytest.raises(ValueError, match="Square is not linear"):
+        rebuild(Square(np.float32(2)))
+    batch = np.stack([sampler.y] * 2)
+    fields = {"operator": jd.operators.Stack([halve, halve]), "y": batch}
+    assert jd.DPS(sampler.denoiser, **fields).y is batch, "DPS takes any differentiable operator"
+
+
+def test_bad_covariances():
+    sampler = make("spectral", network=True)
+
+    def rebuild(**changes):
+        covariance = dataclasses.replace(COVARIANCE, **changes)
+        return dataclasses.replace(sampler, covariance=covariance)
+
+    with pytest.raises(ValueError, match="of 1 channels, the prior has 3"):
+        rebuild(table=COVARIANCE.table[..., :1, :1])
+    with pytest.raises(ValueError, match="another noise schedule"):
+        rebuild(alphas_cumprod=COVARIANCE.alphas_cumprod * 0.9)
+    with pytest.raises(ValueError, match="table"):
+        rebuild(table=COVARIANCE.table[0])
+    with pytest.raises(ValueError, match=r"modulation: expected \[L, 2\]"):
+        rebuild(modulation=MODULATION.T)
+    with pytest.raises(ValueError, match="modulation: holds NaN"):
+        rebuild(modulation=MODULATION * np.nan)
+    with pytest.raises(FileNotFoundError, match="jaxdiff calibrate"):
+        jd.SpectralCovariance.load(jd.__file__.rpartition("/")[0])
