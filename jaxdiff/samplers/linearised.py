@@ -26,11 +26,6 @@ class MeanDerivative(Linear):
     points: Array
     derivative: Callable
 
-    @property
-    def shape(self):
-        """(H, W) of the images."""
-        return self.points.shape[1:3]
-
     def input_shape(self, shape):
         return self.points.shape[1:]
 
@@ -58,10 +53,11 @@ def linearised(seen: Observation, x, errors: Callable[[], jax.Array]) -> Observa
     """
     operator, noise = seen.operator, seen.noise
     assert noise is not None
-    if is_linear(operator):
+    straight = is_linear(operator)
+    if straight and isinstance(noise, Gaussian):
+        return Observation(operator.linear, seen.residual(x), noise)
+    if straight:
         linear, mean, left = operator.linear, operator(x), 0
-        if isinstance(noise, Gaussian):
-            return Observation(linear, seen.residual(x), noise)
     else:
         e = errors()
         means, derivative = jax.linearize(jax.vmap(operator), x + e)
