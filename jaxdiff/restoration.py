@@ -131,11 +131,10 @@ def default_sampler(
         return "dps"
     if one.ambiguous:
         return "daps"
-    gaussian = isinstance(sigma, Gaussian) or not isinstance(sigma, Noise)
-    varies = isinstance(sigma, Noise) and type(sigma).variance is not Noise.variance
-    if covariance is not None and (gaussian or varies):
+    noise = sigma if isinstance(sigma, Noise) else Gaussian(sigma)
+    if covariance is not None and type(noise).variance is not Noise.variance:
         return "spectral"
-    return "pigdm-paper" if gaussian and isinstance(one, Linear) else "dps"
+    return "pigdm-paper" if isinstance(noise, Gaussian) and isinstance(one, Linear) else "dps"
 
 
 def _image_size(operator: Operator | Stack, y, prior: Prior) -> tuple[int, ...]:
