@@ -209,30 +209,30 @@ def shared(rows: list[dict]) -> list[dict]:
 
 def plot(rows: list[dict]) -> Figure:
     """Quality and calibration against what they cost, averaged over the tasks that a method has, on the same faces."""
-    figure = Figure((11, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
     found = list(cells(shared([r for r in rows if r["task"] != "phase retrieval"])))
     best = {c["task"]: max(d["psnr_draw"] for d in found if d["task"] == c["task"]) for c in found}
+    calibrated = any(
+        np.isfinite(c["error_over_spread"]) for c in found
+    )  # single draws have no spread
+    figure = Figure((11 if calibrated else 5.5, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, *right = figure.subplots(1, 1 + calibrated, squeeze=False)[0]
     for name in dict.fromkeys(c["method"] for c in found):
         own = [c for c in found if c["method"] == name]
         below = np.mean([c["psnr_draw"] - best[c["task"]] for c in own])
         ratio = np.mean([c["error_over_spread"] for c in own])
         x, label = sum(cost(name)), LABELS.get(name, name)
-        for axis, y in ((left, below), (right, ratio)):
-            if np.isfinite(y):
-                axis.plot(x, y, "o" if name in OURS else "x")
-                axis.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        for axis, y in zip((left, *right), (below, ratio), strict=False):
+            axis.plot(x, y, "o" if name in OURS else "x")
+            axis.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
     left.set_ylabel("a draw, dB below the task's best")
-    right.set_ylabel("error of the mean over the draws' spread")
-    for axis in (left, right):
+    for axis in right:
+        axis.set_ylabel("error of the mean over the draws' spread")
+        axis.axhline(1, color="grey", linestyle="--", linewidth=0.8)
+    for axis in (left, *right):
         axis.set_xscale("log")
         axis.margins(x=0.25)  # room for the names
         axis.set_xlabel("evaluations and gradients a draw")
-    if right.lines:
-        right.axhline(1, color="grey", linestyle="--", linewidth=0.8)
-    else:  # single draws have no spread
-        right.remove()
     return figure
 
 
